@@ -1,0 +1,1 @@
+"""Integers and fractions only: shapes, windows, tiles and expressions; no NumPy, no LLVM."""

@@ -1,0 +1,88 @@
+"""Memory orders of a value. The logical shape never changes, only where each element lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Tap = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Row-major order of the logical shape (NCHW for images, OIHW for weights)."""
+
+    def __str__(self) -> str:
+        return "plain"
+
+    def elements(self, shape: tuple[int, ...]) -> int:
+        """Float32 elements that the buffer holds."""
+        return product(shape)
+
+
+@dataclass(frozen=True)
+class Nhwc:
+    """Images with the channel innermost: the order inside a program."""
+
+    def __str__(self) -> str:
+        return "nhwc"
+
+    def elements(self, shape: tuple[int, ...]) -> int:
+        """Float32 elements that the buffer holds."""
+        return product(shape)
+
+
+@dataclass(frozen=True)
+class PackedWeights:
+    """Weights (co, ci/groups, kh, kw) in the order in which a convolution kernel reads them.
+
+    [phase][group][output block][tap][input channel][block], the last block filled with zeros.
+    `phases` lists for each phase the taps (kh, kw) in reading order. With `swap` the roles of
+    input and output channels are exchanged, as the input gradient needs it.
+    """
+
+    block: int
+    groups: int
+    phases: tuple[tuple[Tap, ...], ...]
+    swap: bool
+
+    def __str__(self) -> str:
+        taps = "+".join(str(len(p)) for p in self.phases)
+        return f"packed(block={self.block} taps={taps}{' swap' if self.swap else ''})"
+
+    def channels(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """(output, input) channels of one group as the kernel that reads them sees it."""
+        outer, inner = shape[0] // self.groups, shape[1]
+        return (inner, outer) if self.swap else (outer, inner)
+
+    def elements(self, shape: tuple[int, ...]) -> int:
+        """Float32 elements that the buffer holds, fill included."""
+        co, ci = self.channels(shape)
+        taps = sum(len(p) for p in self.phases)
+        return self.groups * -(-co // self.block) * self.block * taps * ci
+
+
+@dataclass(frozen=True)
+class Hwio:
+    """Weight gradients as they are computed: [group][kh][kw][ci/groups][co/groups]."""
+
+    groups: int
+
+    def __str__(self) -> str:
+        return "hwio"
+
+    def elements(self, shape: tuple[int, ...]) -> int:
+        """Float32 elements that the buffer holds."""
+        return product(shape)
+
+
+Layout = Plain | Nhwc | PackedWeights | Hwio
+PLAIN = Plain()
+NHWC = Nhwc()
+
+
+def product(shape: tuple[int, ...]) -> int:
+    """Product of all sizes; 1 for a scalar."""
+    total = 1
+    for size in shape:
+        total *= size
+    return total

@@ -1,0 +1,42 @@
+"""Turns a graph into something that runs: the only place that chooses.
+
+`build` is what everything above uses. Programs are planned for the machine and thread count of
+this process; their results do not depend on either thread count or batch.
+"""
+
+from __future__ import annotations
+
+from striate.engine.plan import passes, plan
+from striate.engine.run import Executable
+from striate.graph import Graph
+from striate.jit.load import CacheInfo, cache_info
+from striate.jit.pool import get_num_threads, set_num_threads
+from striate.jit.target import machine
+
+
+def build(graph: Graph, *, training: bool = False) -> Executable:
+    """A callable from the graph's input arrays to a tuple of its outputs.
+
+    Each call runs the graph's host updates, then the native program, which also assigns the
+    graph's parameters. `training=True` says that parameters change at each run, so nothing that
+    depends on them is kept.
+    """
+    return Executable(plan(graph, machine(), get_num_threads(), training=training))
+
+
+def describe(graph: Graph, *, training: bool = False) -> str:
+    """The graph after each pass, and the program: what `striate inspect --plan` prints."""
+    parts = [f"--- {name} ---\n{placed.graph}" for name, placed in passes(graph, machine())]
+    program = plan(graph, machine(), get_num_threads(), training=training)
+    return "\n\n".join([*parts, f"--- program for {machine().isa} ---\n{program}"])
+
+
+__all__ = [
+    "CacheInfo",
+    "Executable",
+    "build",
+    "cache_info",
+    "describe",
+    "get_num_threads",
+    "set_num_threads",
+]

@@ -1,0 +1,69 @@
+"""What is computed from parameters alone: packed weights, folded factors.
+
+Kept once for the process and shared by all programs that want the same thing, so a net that has
+seen a hundred image sizes holds its packed weights once.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from dataclasses import dataclass
+
+from striate.engine.arena import Block
+from striate.graph.value import Param
+
+
+class Interned:
+    """A nested key that is hashed once. Equal keys give the same object."""
+
+    __slots__ = ("__weakref__", "key")
+    _known: weakref.WeakValueDictionary[object, Interned] = weakref.WeakValueDictionary()
+
+    def __init__(self, key: object) -> None:
+        self.key = key
+
+    @classmethod
+    def of(cls, key: object) -> Interned:
+        """The one object for this key."""
+        with _lock:
+            found = cls._known.get(key)
+            if found is None:
+                found = cls._known[key] = cls(key)
+            return found
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Identity of a constant, and the parameters that it is computed from."""
+
+    key: Interned
+    params: tuple[Param, ...]
+
+    def stamp(self) -> tuple[int, ...]:
+        """Versions of the parameters: what the content depends on."""
+        return tuple(p.version for p in self.params)
+
+
+class Content:
+    """Memory of one constant, and the versions for which it was computed (None: not yet)."""
+
+    def __init__(self, size: int) -> None:
+        self.block = Block(size)
+        self.stamp: tuple[int, ...] | None = None
+
+
+_lock = threading.RLock()
+_contents: weakref.WeakValueDictionary[tuple[Interned, int], Content] = (
+    weakref.WeakValueDictionary()
+)
+
+
+def content_of(constant: Constant, size: int) -> Content:
+    """The shared memory of a constant of `size` bytes."""
+    with _lock:
+        key = (constant.key, size)
+        found = _contents.get(key)
+        if found is None:
+            found = _contents[key] = Content(size)
+        return found

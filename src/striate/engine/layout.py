@@ -1,0 +1,152 @@
+"""Memory order of every value: plain outside, NHWC inside, weights packed for their kernel.
+
+The pass inserts `Reorder` nodes where a value is wanted in another order than it has, once for
+each value and order. A reorder that moves nothing (one channel, or a 1×1 image) stays in the
+graph as a name for the same memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from striate.arith.conv import ConvShape
+from striate.arith.layout import NHWC, PLAIN, Layout, Nhwc, PackedWeights, Plain
+from striate.arith.machine import Machine
+from striate.graph.ops.axismap import AxisMap
+from striate.graph.ops.conv import Conv2d, ConvInputGrad, ConvWeightGrad
+from striate.graph.ops.eltwise import Fused, Map
+from striate.graph.ops.fused import FusedConv, FusedReduce
+from striate.graph.ops.norm import ChannelStats
+from striate.graph.ops.pool import MaxPool, MaxPoolGrad, MaxPoolIndices
+from striate.graph.ops.random import RandomUniform
+from striate.graph.ops.reduce import Reduce
+from striate.graph.ops.shape import Concat, Flip, Slice
+from striate.graph.value import Array, Graph, Node, Op, TensorType, Value
+
+IMAGE_OPS = (MaxPool, MaxPoolGrad, MaxPoolIndices, ChannelStats)
+FLEXIBLE_OPS = (Map, Fused, FusedReduce, Reduce, Concat, Slice, Flip, AxisMap)
+
+
+@dataclass(frozen=True)
+class Reorder(Op):
+    """The same value in another memory order."""
+
+    layout: Layout
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        """The type does not change."""
+        return inputs
+
+    def numpy(self, *arrays: Array) -> tuple[Array, ...]:
+        """Logically nothing happens."""
+        return arrays
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A graph and the memory order of each of its values."""
+
+    graph: Graph
+    layouts: dict[Value, Layout]
+
+
+def same_memory(shape: tuple[int, ...], a: Layout, b: Layout) -> bool:
+    """Whether a value of this shape lies in memory alike in both orders."""
+    if a == b:
+        return True
+    if not isinstance(a, (Plain, Nhwc)) or not isinstance(b, (Plain, Nhwc)):
+        return False
+    return len(shape) != 4 or shape[1] == 1 or shape[2] * shape[3] == 1
+
+
+def conv_shape(op: Conv2d | ConvInputGrad | ConvWeightGrad, node: Node) -> ConvShape:
+    """The forward convolution that a convolution node belongs to."""
+    if isinstance(op, Conv2d):
+        (n, ci, h, w), (co, _, kh, kw) = node.inputs[0].shape, node.inputs[1].shape
+    elif isinstance(op, ConvInputGrad):
+        (co, _, kh, kw) = node.inputs[1].shape
+        n, ci, h, w = node.types[0].shape
+    else:
+        (n, ci, h, w), co = node.inputs[0].shape, node.inputs[1].shape[1]
+        kh, kw = op.kh, op.kw
+    return ConvShape(n, ci, h, w, co, kh, kw, op.stride, op.padding, op.dilation, op.groups)
+
+
+def weight_layout(op: Conv2d | ConvInputGrad, shape: ConvShape, machine: Machine) -> PackedWeights:
+    """How the kernel of this convolution reads its weights."""
+    co, ci = shape.co // shape.groups, shape.ci // shape.groups
+    if isinstance(op, Conv2d):
+        taps = tuple((a, b) for a in range(shape.kh) for b in range(shape.kw))
+        return PackedWeights(machine.block(co), shape.groups, (taps,), False)
+    phases = tuple(phase.taps for phase in shape.phases())
+    return PackedWeights(machine.block(ci), shape.groups, phases, True)
+
+
+class _Placing:
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.layouts: dict[Value, Layout] = {}
+        self.moved: dict[tuple[Value, Layout], Value] = {}
+
+    def has(self, value: Value) -> Layout:
+        return self.layouts.get(value, PLAIN)
+
+    def want(self, value: Value, layout: Layout) -> Value:
+        """The value in this memory order."""
+        if self.has(value) == layout:
+            return value
+        if isinstance(layout, PackedWeights):
+            value = self.want(value, PLAIN)
+        key = (value, layout)
+        if key not in self.moved:
+            node = Node(Reorder(layout), (value,), (value.type,), value.node.scope)
+            (moved,) = node.outputs()
+            self.layouts[moved] = layout
+            self.moved[key] = moved
+        return self.moved[key]
+
+    def inputs_of(self, node: Node, inputs: tuple[Value, ...]) -> tuple[tuple[Value, ...], Layout]:
+        """The inputs in the order that the node's kernel reads, and the order of its outputs."""
+        op = node.op
+        conv = op.conv if isinstance(op, FusedConv) else op
+        if isinstance(conv, (Conv2d, ConvInputGrad)):
+            packed = weight_layout(conv, conv_shape(conv, node), self.machine)
+            first = (self.want(inputs[0], NHWC), self.want(inputs[1], packed))
+            return (*first, *(self._image(v) for v in inputs[2:])), NHWC
+        if isinstance(conv, ConvWeightGrad):
+            return tuple(self.want(v, NHWC) for v in inputs), PLAIN
+        if isinstance(op, IMAGE_OPS):
+            return tuple(self._image(v) for v in inputs), NHWC
+        if isinstance(op, RandomUniform):
+            return inputs, NHWC if len(node.types[0].shape) == 4 else PLAIN
+        if isinstance(op, FLEXIBLE_OPS) and self._inside(node, inputs):
+            return tuple(self._image(v) for v in inputs), NHWC
+        return tuple(self.want(v, PLAIN) for v in inputs), PLAIN
+
+    def _image(self, value: Value) -> Value:
+        return self.want(value, NHWC) if len(value.shape) == 4 else value
+
+    def _inside(self, node: Node, inputs: tuple[Value, ...]) -> bool:
+        """Whether a node that can work in any order works in NHWC: as soon as one input has it."""
+        if isinstance(node.op, AxisMap):
+            return len(node.types[0].shape) == 4
+        return any(isinstance(self.has(v), Nhwc) for v in inputs)
+
+
+def place(graph: Graph, machine: Machine) -> Placed:
+    """Choose memory orders and insert the reorders."""
+    placing = _Placing(machine)
+    made: dict[Value, Value] = {}
+    for node in graph.nodes():
+        inputs, layout = placing.inputs_of(node, tuple(made[v] for v in node.inputs))
+        new = Node(node.op, inputs, node.types, node.scope) if node.inputs else node
+        for old, value in zip(node.outputs(), new.outputs(), strict=True):
+            made[old] = value
+            placing.layouts[value] = layout if len(value.shape) == 4 else PLAIN
+    result = Graph(
+        tuple(made[v] for v in graph.inputs),
+        tuple(placing.want(made[v], PLAIN) for v in graph.outputs),
+        tuple((p, placing.want(made[v], PLAIN)) for p, v in graph.assigns),
+        graph.host_updates,
+    )
+    return Placed(result, placing.layouts)

@@ -1,0 +1,80 @@
+"""Memory orders in NumPy: where each element of a logical array lies in a buffer.
+
+The slow runner and the tests use these; they are the definition that the reordering kernels
+are measured against. All functions keep the dtype.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from striate.arith.layout import Hwio, Layout, Nhwc, PackedWeights, Plain, product
+
+Array = NDArray[Any]
+
+
+def to_memory(layout: Layout, logical: Array) -> Array:
+    """The buffer (1-D) that holds `logical` in this order.
+
+    Images are (n, c, h, w), weights (co, ci/groups, kh, kw).
+    """
+    if isinstance(layout, Plain):
+        return np.ascontiguousarray(logical).reshape(-1)
+    if isinstance(layout, Nhwc):
+        return np.ascontiguousarray(logical.transpose(0, 2, 3, 1)).reshape(-1)
+    if isinstance(layout, Hwio):
+        co, ci, kh, kw = logical.shape
+        grouped = logical.reshape(layout.groups, co // layout.groups, ci, kh, kw)
+        return np.ascontiguousarray(grouped.transpose(0, 3, 4, 2, 1)).reshape(-1)
+    return pack_numpy(layout, logical)
+
+
+def from_memory(layout: Layout, flat: Array, shape: tuple[int, ...]) -> Array:
+    """The logical array of this shape that the buffer `flat` holds; the inverse of `to_memory`."""
+    if isinstance(layout, Plain):
+        return flat[: product(shape)].reshape(shape)
+    if isinstance(layout, Nhwc):
+        n, c, h, w = shape
+        return flat[: product(shape)].reshape(n, h, w, c).transpose(0, 3, 1, 2)
+    if isinstance(layout, Hwio):
+        co, ci, kh, kw = shape
+        grouped = flat[: product(shape)].reshape(layout.groups, kh, kw, ci, co // layout.groups)
+        return np.ascontiguousarray(grouped.transpose(0, 4, 3, 1, 2)).reshape(shape)
+    return unpack_numpy(layout, flat, shape)
+
+
+def pack_numpy(layout: PackedWeights, w: Array) -> Array:
+    """Weights (co, ci/groups, kh, kw) in the order [phase][group][output block][tap][ci][block]."""
+    return _packed_order(layout, w, w.shape)
+
+
+def unpack_numpy(layout: PackedWeights, flat: Array, shape: tuple[int, ...]) -> Array:
+    """The weights of this shape whose packed order is `flat`; taps of no phase are zero."""
+    number = _packed_order(layout, np.arange(1, product(shape) + 1).reshape(shape), shape)
+    out: Array = np.zeros(product(shape), flat.dtype)
+    there = number > 0  # 0 marks the fill of the last block
+    out[number[there] - 1] = flat[: number.size][there]
+    return out.reshape(shape)
+
+
+def _packed_order(layout: PackedWeights, w: Array, shape: tuple[int, ...]) -> Array:
+    outer, inner, kh, kw = shape
+    grouped = w.reshape(layout.groups, outer // layout.groups, inner, kh, kw)
+    if layout.swap:
+        grouped = grouped.swapaxes(1, 2)
+    co, ci = layout.channels(shape)
+    blocks = -(-co // layout.block)
+    filled = np.zeros((layout.groups, blocks * layout.block, ci, kh, kw), w.dtype)
+    filled[:, :co] = grouped
+    blocked = filled.reshape(layout.groups, blocks, layout.block, ci, kh, kw)
+    phases = [
+        np.stack([blocked[..., a, b] for a, b in phase], axis=2)  # [group][block no][tap][b][ci]
+        .swapaxes(3, 4)
+        .reshape(-1)
+        for phase in layout.phases
+        if phase
+    ]
+    return np.concatenate(phases) if phases else np.zeros(0, w.dtype)

@@ -1,0 +1,212 @@
+"""Convolutions and dense layers: which kernel, which blocking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from striate.arith.conv import ConvShape
+from striate.engine.layout import conv_shape
+from striate.engine.lower.context import Lowering, balanced
+from striate.engine.lower.eltwise import add_reduction
+from striate.engine.program import SCRATCH
+from striate.graph.ops.conv import Conv2d, ConvInputGrad, ConvWeightGrad
+from striate.graph.ops.fused import FusedConv
+from striate.graph.value import Node
+from striate.kernels.direct import DirectConv
+from striate.kernels.epilogue import NONE, Epilogue
+from striate.kernels.gemm import Gemm
+from striate.kernels.pack import UnpackHwio
+from striate.kernels.wgrad import WeightGrad
+
+# Kernels may read nothing past a row, but vectors are stored whole into scratch rows.
+SCRATCH_FILL = 64
+GOOD_BALANCE = 0.9
+MOST_CHUNKS = 8
+PARTIAL_BYTES = 4 * 2**20
+PIXELS_OF_A_BLOCK = 256
+
+
+def is_matrix_product(shape: ConvShape) -> bool:
+    """Whether a convolution is a product of a pixel matrix with a weight matrix."""
+    return (
+        (shape.kh, shape.kw) == (1, 1)
+        and shape.stride == (1, 1)
+        and shape.padding == ((0, 0), (0, 0))
+        and shape.groups == 1
+    )
+
+
+def lower_conv(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+    """Conv2d and ConvInputGrad, bare or with an epilogue."""
+    op, epilogue = node.op, NONE
+    if isinstance(op, FusedConv):
+        epilogue, op = Epilogue(op.expr, op.operands), op.conv
+    assert isinstance(op, (Conv2d, ConvInputGrad))
+    shape = conv_shape(op, node)
+    forward = isinstance(op, Conv2d)
+    slots = [inputs[0], inputs[1], outputs[0], SCRATCH, *inputs[2:]]
+    if is_matrix_product(shape):
+        m = shape.n * shape.h * shape.w
+        ci, co = (shape.ci, shape.co) if forward else (shape.co, shape.ci)
+        _gemm(low, slots, m, ci, co, epilogue)
+    elif forward:
+        _forward(low, slots, shape, epilogue)
+    else:
+        _input_gradient(low, slots, shape, epilogue)
+
+
+def _gemm(
+    low: Lowering, slots: list[int], m: int, ci: int, co: int, epilogue: Epilogue
+) -> None:
+    spec = Gemm(ci, co, epilogue)
+    panel, chunks = choose_panel(m, -(-co // low.machine.block(co)), low.machine.rows, low.threads)
+    scratch = panel * spec.pitch + SCRATCH_FILL if spec.packed else 0
+    low.step(spec, slots, (m, panel, chunks, 0, scratch), writes=[slots[2]],
+             label=f"gemm {ci}→{co}", scratch=scratch)
+
+
+def choose_panel(m: int, blocks: int, rows: int, threads: int) -> tuple[int, int]:
+    """(rows of a panel, chunks of output blocks): large panels, but work for every thread."""
+    best, best_score = (rows, 1), -1.0
+    for tiles in (4, 2, 1):
+        panels = -(-m // (tiles * rows))
+        for chunks in (c for c in (1, 2, 4, 8, 16, 32) if c <= blocks):
+            score = balanced(panels * chunks, threads)
+            if score > best_score:
+                best, best_score = (-(-m // panels), chunks), score
+            if score >= GOOD_BALANCE:
+                return best
+    return best
+
+
+def _forward(low: Lowering, slots: list[int], shape: ConvShape, epilogue: Epilogue) -> None:
+    co, ci = shape.co // shape.groups, shape.ci // shape.groups
+    spec = DirectConv(ci, co, shape.groups, (shape.kh, shape.kw), shape.stride, shape.dilation,
+                      (1, 1), epilogue)
+    out = (shape.out_h, shape.out_w)
+    _direct(low, slots, spec, shape.n, (shape.h, shape.w), out,
+            (shape.padding[0][0], shape.padding[1][0]), out, (0, 0), 0)
+
+
+def _input_gradient(low: Lowering, slots: list[int], shape: ConvShape, epilogue: Epilogue) -> None:
+    """One direct convolution for each phase: the rows and columns that share their taps."""
+    co, ci = shape.co // shape.groups, shape.ci // shape.groups
+    block = low.machine.block(ci)
+    offset = 0
+    for phase in shape.phases():
+        taps = (phase.kh_taps, phase.kw_taps)
+        spec = DirectConv(co, ci, shape.groups, taps if all(taps) else (0, 0), (1, 1),
+                          phase.dilation, phase.out_stride, epilogue)
+        if all(phase.out_size):
+            _direct(low, slots, spec, shape.n, (shape.out_h, shape.out_w), phase.out_size,
+                    phase.padding_begin, (shape.h, shape.w), phase.out_offset, offset)
+        offset += shape.groups * -(-ci // block) * block * len(phase.taps) * co
+
+
+def _direct(
+    low: Lowering,
+    slots: list[int],
+    spec: DirectConv,
+    n: int,
+    image: tuple[int, int],
+    rows: tuple[int, int],
+    padding: tuple[int, int],
+    whole: tuple[int, int],
+    offset: tuple[int, int],
+    weights: int,
+) -> None:
+    """`image`: size of the input; `rows`: size of what is computed; `whole`: of the output."""
+    width = (rows[1] - 1) * spec.stride[1] + (spec.kernel[1] - 1) * spec.dilation[1] + 1
+
+    def scratch_of(block: int) -> int:
+        height = (block - 1) * spec.stride[0] + (spec.kernel[0] - 1) * spec.dilation[0] + 1
+        return max(0, height) * max(0, width) * spec.ci + SCRATCH_FILL
+
+    blocks = -(-spec.co // low.machine.block(spec.co))
+    row_block, chunks = choose_rows(
+        n * spec.groups, rows[0], blocks, low.threads,
+        lambda block: scratch_of(block) * 4 <= low.machine.l2_bytes // 4,
+    )
+    scratch = scratch_of(row_block)
+    sizes = (n, *image, *rows, *padding, *whole, *offset, row_block, chunks, weights, scratch)
+    kernel = "×".join(map(str, spec.kernel))
+    label = f"conv {kernel} {spec.ci}→{spec.co}" + (f" groups={spec.groups}" * (spec.groups > 1))
+    low.step(spec, slots, sizes, writes=[slots[2]], label=label, scratch=scratch)
+
+
+def choose_rows(
+    images: int, rows: int, blocks: int, threads: int, fits: object
+) -> tuple[int, int]:
+    """(output rows of a unit, chunks of output blocks): as many rows as fit, work for everyone."""
+    assert callable(fits)
+    most = next((r for r in range(rows, 0, -1) if fits(r)), 1)
+    best, best_score = (most, 1), -1.0
+    for chunks in (c for c in (1, 2, 4, 8, 16, 32) if c <= blocks):
+        for split in range(-(-rows // most), -(-rows // most) + 2 * threads):
+            row_block = -(-rows // split)
+            score = balanced(images * -(-rows // row_block) * chunks, threads)
+            if score >= GOOD_BALANCE:
+                return row_block, chunks
+            if score > best_score:
+                best, best_score = (row_block, chunks), score
+            if row_block == 1:
+                break
+    return best
+
+
+def lower_weight_gradient(
+    low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequence[int]
+) -> None:
+    """Partial sums in chunks that depend on the shape only, added in order, then OIHW."""
+    assert isinstance(node.op, ConvWeightGrad)
+    shape = conv_shape(node.op, node)
+    co, ci = shape.co // shape.groups, shape.ci // shape.groups
+    spec = WeightGrad(ci, co, shape.groups, (shape.kh, shape.kw), shape.stride, shape.dilation)
+    images, row_block = _pixel_block(shape, ci, low.machine.l2_bytes // 4)
+    elements = shape.groups * shape.kh * shape.kw * ci * co
+    blocks = -(-shape.n // images) * -(-shape.out_h // row_block)
+    wanted = max(1, min(blocks, MOST_CHUNKS, PARTIAL_BYTES // (4 * elements)))
+    chunk = -(-blocks // wanted)
+    chunks = -(-blocks // chunk)
+    co_blocks = -(-co // low.machine.block(co))
+    co_chunks = next(
+        (c for c in range(1, co_blocks + 1)
+         if balanced(chunks * shape.groups * c, low.threads) >= GOOD_BALANCE), co_blocks,
+    )
+    height, width = _window(shape, row_block)
+    scratch = images * height * width * ci + SCRATCH_FILL
+    partial = low.temporary(chunks * elements)
+    sizes = (shape.n, shape.h, shape.w, shape.out_h, shape.out_w, shape.padding[0][0],
+             shape.padding[1][0], images, row_block, chunk, co_chunks, scratch)
+    label = f"weight gradient {shape.kh}×{shape.kw} {ci}→{co}"
+    low.step(spec, [*inputs, partial, SCRATCH], sizes, writes=[partial], label=label,
+             scratch=scratch)
+    summed = partial
+    if chunks > 1:
+        summed = low.temporary(elements)
+        add_reduction(low, partial, summed, chunks, elements)
+    unpack = UnpackHwio((shape.kh, shape.kw), shape.groups, co, ci)
+    low.step(unpack, [summed, outputs[0]], (), writes=[outputs[0]], label="unpack to OIHW")
+
+
+def _window(shape: ConvShape, rows: int) -> tuple[int, int]:
+    height = (rows - 1) * shape.stride[0] + (shape.kh - 1) * shape.dilation[0] + 1
+    width = (shape.out_w - 1) * shape.stride[1] + (shape.kw - 1) * shape.dilation[1] + 1
+    return height, width
+
+
+def _pixel_block(shape: ConvShape, ci: int, limit: int) -> tuple[int, int]:
+    """(images, rows of output) whose bordered inputs fit `limit` bytes together."""
+
+    def size(rows: int) -> int:
+        height, width = _window(replace(shape, n=1), rows)
+        return height * width * ci * 4
+
+    whole = size(shape.out_h)
+    if whole <= limit:
+        pixels = shape.out_h * shape.out_w
+        images = min(shape.n, -(-PIXELS_OF_A_BLOCK // pixels), max(1, limit // whole))
+        return images, shape.out_h
+    rows = next((r for r in range(shape.out_h, 0, -1) if size(r) <= limit), 1)
+    return 1, rows

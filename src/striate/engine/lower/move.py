@@ -1,0 +1,106 @@
+"""Data movement: memory orders, packing, concatenation, slices, labels, random numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from striate.arith.layout import Nhwc, PackedWeights, Plain
+from striate.engine.layout import Reorder
+from striate.engine.lower.context import Lowering
+from striate.engine.lower.dims import in_memory
+from striate.errors import UnsupportedError
+from striate.graph.ops.labels import OneHot as OneHotOp
+from striate.graph.ops.random import RandomUniform as RandomUniformOp
+from striate.graph.ops.shape import Concat, Flip, Slice
+from striate.graph.value import Node
+from striate.kernels.move import CopyStrided
+from striate.kernels.onehot import OneHot
+from striate.kernels.pack import PackWeights
+from striate.kernels.random import RandomUniform
+from striate.kernels.reorder import Transpose2d
+
+
+def lower_reorder(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+    """NCHW ↔ NHWC, or weights into their kernel's order."""
+    assert isinstance(node.op, Reorder)
+    source, target = low.layout(node.inputs[0]), node.op.layout
+    shape = node.types[0].shape
+    if isinstance(target, PackedWeights) and isinstance(source, Plain):
+        spec = PackWeights(target.block, target.groups, (shape[2], shape[3]), target.phases,
+                           target.swap, shape[0] // target.groups, shape[1])
+        low.step(spec, [*inputs, *outputs], (), writes=outputs, label=f"pack {shape}")
+        return
+    if isinstance(source, Plain) and isinstance(target, Nhwc):
+        rows, cols, label = shape[1], shape[2] * shape[3], "NCHW→NHWC"
+    elif isinstance(source, Nhwc) and isinstance(target, Plain):
+        rows, cols, label = shape[2] * shape[3], shape[1], "NHWC→NCHW"
+    else:
+        raise UnsupportedError(f"no kernel reorders {source} to {target}")
+    low.step(Transpose2d.of(rows, cols), [*inputs, *outputs], (shape[0], rows, cols),
+             writes=outputs, label=label)
+
+
+def _strides(sizes: Sequence[int]) -> list[int]:
+    return [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
+
+
+def _memory_axis(axis: int, ndim: int, nhwc: bool) -> int:
+    """Where a logical axis stands in memory order."""
+    return (0, 3, 1, 2)[axis] if nhwc and ndim == 4 else axis
+
+
+def lower_concat(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+    """One strided copy for each input: [outer][run] → the same runs, further apart."""
+    assert isinstance(node.op, Concat)
+    value = node.outputs()[0]
+    layout, ndim = low.layout(value), len(value.shape)
+    axis = _memory_axis(node.op.axis, ndim, isinstance(layout, Nhwc))
+    whole = in_memory(value.shape, layout, ndim)
+    outer, stride = math.prod(whole[:axis]), math.prod(whole[axis:])
+    offset = 0
+    for source, buffer in zip(node.inputs, inputs, strict=True):
+        run = math.prod(in_memory(source.shape, layout, ndim)[axis:])
+        spec = CopyStrided(2)
+        sizes = spec.sizes((outer, run), (run, 1), (stride, 1), 0, offset)
+        low.step(spec, [buffer, outputs[0]], sizes, writes=outputs, label="concat")
+        offset += run
+
+
+def lower_take(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+    """Slice and Flip: a copy with other source strides."""
+    op, value = node.op, node.outputs()[0]
+    layout, ndim = low.layout(value), len(value.shape)
+    nhwc = isinstance(layout, Nhwc)
+    source = in_memory(node.inputs[0].shape, layout, ndim)
+    target = in_memory(value.shape, layout, ndim)
+    from_strides, offset = _strides(source), 0
+    if isinstance(op, Slice):
+        axis = _memory_axis(op.axis, ndim, nhwc)
+        offset = op.start * from_strides[axis]
+        from_strides[axis] *= op.step
+    else:
+        assert isinstance(op, Flip)
+        for logical in op.axes:
+            axis = _memory_axis(logical, ndim, nhwc)
+            offset += (source[axis] - 1) * from_strides[axis]
+            from_strides[axis] *= -1
+    spec = CopyStrided(ndim)
+    low.step(spec, [*inputs, *outputs], spec.sizes(target, from_strides, _strides(target), offset),
+             writes=outputs, label=type(op).__name__.lower())
+
+
+def lower_one_hot(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+    """Labels → rows of zeros with a one."""
+    assert isinstance(node.op, OneHotOp)
+    shape = node.inputs[0].shape
+    low.step(OneHot(), [*inputs, *outputs], (shape[0], node.op.classes, math.prod(shape[1:])),
+             writes=outputs, label="one-hot")
+
+
+def lower_random(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+    """Numbers that depend on the key and the logical place only."""
+    assert isinstance(node.op, RandomUniformOp)
+    shape = node.types[0].shape
+    sizes = shape if len(shape) == 4 else (1, 1, 1, math.prod(shape))
+    low.step(RandomUniform(), [*inputs, *outputs], sizes, writes=outputs, label="random numbers")

@@ -1,0 +1,235 @@
+"""The pipeline: graph → expand → fuse → layout → lower → memory → Program."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from striate.arith.expr import Expr
+from striate.arith.layout import PLAIN
+from striate.arith.machine import Machine
+from striate.engine.expand import expand
+from striate.engine.fuse import fuse
+from striate.engine.layout import Placed, Reorder, place, same_memory
+from striate.engine.lower import RULES
+from striate.engine.lower.context import Lowering
+from striate.engine.lower.eltwise import add_map
+from striate.engine.memory import lifetimes
+from striate.engine.memory import place as place_memory
+from striate.engine.constants import Constant, Interned
+from striate.engine.program import Program, Task
+from striate.errors import UnsupportedError
+from striate.graph.ops.leaf import Const, Input, ParamLeaf
+from striate.graph.ops.random import RandomUniform
+from striate.graph.ops.shape import Reshape
+from striate.graph.value import Graph, Node, Param, Value, typecheck
+from striate.kernels.eltwise import Eltwise
+
+
+def passes(graph: Graph, machine: Machine) -> list[tuple[str, Placed]]:
+    """The graph after each pass, for those who want to see them."""
+    shown = [("traced", Placed(typecheck(graph), {}))]
+    graph = typecheck(expand(graph))
+    shown.append(("expanded", Placed(graph, {})))
+    graph = typecheck(fuse(graph))
+    shown.append(("fused", Placed(graph, {})))
+    placed = place(graph, machine)
+    typecheck(placed.graph)
+    shown.append(("laid out", placed))
+    return shown
+
+
+def plan(graph: Graph, machine: Machine, threads: int, *, training: bool = False) -> Program:
+    """A program for `machine`, with work dealt out for `threads` (the results do not depend on it).
+
+    In training, and when the graph assigns parameters, nothing is constant between runs.
+    """
+    placed = place(fuse(expand(graph)), machine)
+    typecheck(placed.graph)
+    building = _Building(placed, machine, threads)
+    building.lower()
+    constant = set() if training or graph.assigns else building.constant_nodes()
+    building.bind_outputs()
+    building.bind_assigns()
+    return building.finish(constant)
+
+
+class _Building:
+    def __init__(self, placed: Placed, machine: Machine, threads: int) -> None:
+        self.placed, self.graph = placed, placed.graph
+        self.low = Lowering(placed.layouts, machine, threads)
+        self.tasks: list[Task] = []
+        self.inputs: list[int] = []
+        self.outputs: list[int] = []
+
+    def lower(self) -> None:
+        """Buffers and tasks of every node."""
+        low = self.low
+        for i, value in enumerate(self.graph.inputs):
+            low.values[value] = low.make("input", value.type, index=i)
+            self.inputs.append(low.values[value])
+        for node in self.graph.nodes():
+            op = node.op
+            if isinstance(op, Input):
+                continue
+            if isinstance(op, ParamLeaf):
+                value = Value(node)
+                low.values[value] = low.make("param", value.type, param=op.param)
+            elif isinstance(op, Const):
+                low.values[Value(node)] = low.table([op.value], "f32")
+            else:
+                self._lower_node(node)
+
+    def _lower_node(self, node: Node) -> None:
+        low = self.low
+        inputs = tuple(low.values[v] for v in node.inputs)
+        if self._is_view(node):
+            low.values[Value(node)] = inputs[0]
+            self.tasks.append(Task(node, inputs, (inputs[0],), ()))
+            return
+        outputs = []
+        for value in node.outputs():
+            low.values[value] = low.make("arena", value.type, low.layout(value))
+            outputs.append(low.values[value])
+        rule = RULES.get(type(node.op))
+        if rule is None:
+            raise UnsupportedError(f"no kernel for {type(node.op).__name__} (in {node.scope!r})")
+        rule(low, node, inputs, outputs)
+        self.tasks.append(Task(node, inputs, tuple(outputs), low.take_steps()))
+
+    def _is_view(self, node: Node) -> bool:
+        layout = self.low.layout
+        if isinstance(node.op, Reorder):
+            source = node.inputs[0]
+            return same_memory(source.shape, layout(source), node.op.layout)
+        return isinstance(node.op, Reshape)
+
+    def constant_nodes(self) -> set[Node]:
+        """Nodes that depend on nothing but parameters."""
+        known: set[Node] = set()
+        for node in self.graph.nodes():
+            if isinstance(node.op, (ParamLeaf, Const)):
+                known.add(node)
+            elif node.inputs and not isinstance(node.op, RandomUniform):
+                if all(v.node in known for v in node.inputs):
+                    known.add(node)
+        return known
+
+    # -- results go where the caller or a parameter has its memory ------------------------------------
+
+    def bind_outputs(self) -> None:
+        """Every output of the graph gets a buffer of kind "output"."""
+        for index, value in enumerate(self.graph.outputs):
+            buffer = self.low.values[value]
+            old = self.low.buffers[buffer]
+            if old.kind == "arena" and buffer not in self.outputs:
+                self.low.buffers[buffer] = replace(
+                    old, kind="output", index=index, shape=value.shape, layout=PLAIN
+                )
+                self.outputs.append(buffer)
+            else:
+                copy = self.low.make("output", value.type, index=index)
+                self._copy(value, buffer, copy)
+                self.outputs.append(copy)
+
+    def bind_assigns(self) -> None:
+        """New values are computed straight into their parameter where nothing reads the old one
+        afterwards; otherwise they are copied at the end."""
+        late: list[tuple[Value, int, int]] = []
+        for param, value in self.graph.assigns:
+            buffer = self.low.values[value]
+            target = self._param_buffer(param.as_value())
+            if self._can_write_through(buffer, target):
+                self._rename(buffer, target)
+            else:
+                late.append((value, buffer, target))
+        for value, buffer, target in late:
+            self._copy(value, buffer, target)
+
+    def _param_buffer(self, leaf: Value) -> int:
+        if leaf not in self.low.values:
+            op = leaf.node.op
+            assert isinstance(op, ParamLeaf)
+            self.low.values[leaf] = self.low.make("param", leaf.type, param=op.param)
+        return self.low.values[leaf]
+
+    def _can_write_through(self, buffer: int, target: int) -> bool:
+        old = self.low.buffers[buffer]
+        if old.kind != "arena" or old.layout != PLAIN:
+            return False
+        made = next(i for i, t in enumerate(self.tasks) if any(buffer in s.writes for s in t.steps))
+        for i, task in enumerate(self.tasks):
+            touches = any(target in (*s.reads, *s.writes) for s in task.steps)
+            if i > made and touches:
+                return False
+            if i == made and touches and not self._elementwise_on(task, target):
+                return False
+        return True
+
+    def _elementwise_on(self, task: Task, buffer: int) -> bool:
+        """Whether the task reads each element of `buffer` just before it writes the same one."""
+        (*_, last) = task.steps
+        return len(task.steps) == 1 and isinstance(last.spec, Eltwise) and last.spec.is_full(
+            last.buffers.index(buffer)
+        )
+
+    def _rename(self, old: int, new: int) -> None:
+        def moved(ids: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(new if i == old else i for i in ids)
+
+        for i, task in enumerate(self.tasks):
+            if old in (*task.inputs, *task.outputs) or any(old in s.buffers for s in task.steps):
+                steps = tuple(
+                    replace(s, buffers=moved(s.buffers), reads=moved(s.reads), writes=moved(s.writes))
+                    for s in task.steps
+                )
+                self.tasks[i] = Task(task.node, moved(task.inputs), moved(task.outputs), steps)
+        self.low.values.update({v: new for v, b in self.low.values.items() if b == old})
+
+    def _copy(self, value: Value, source: int, target: int) -> None:
+        add_map(self.low, Expr.identity(), [source], [(value.size,)], [target], (value.size,),
+                label="copy")
+        node = Node(Reorder(PLAIN), (value,), (value.type,), value.node.scope)
+        self.tasks.append(Task(node, (source,), (target,), self.low.take_steps()))
+
+    # -- the finished program -------------------------------------------------------------------------
+
+    def finish(self, constant: set[Node]) -> Program:
+        """Split off constant tasks, place buffers in the arena."""
+        low = self.low
+        constants = tuple(t for t in self.tasks if t.node in constant and not self._returns(t))
+        tasks = tuple(t for t in self.tasks if t not in set(constants))
+        kept = self._constants(constants)
+        for buffer in kept:
+            low.buffers[buffer] = replace(low.buffers[buffer], kind="constant")
+        spans = lifetimes(tasks, low.buffers)
+        sizes = {b: 4 * low.buffers[b].elements for b in spans}
+        offsets, total = place_memory(spans, sizes)
+        return Program(
+            self.graph, dict(low.buffers), tasks, constants, tuple(self.inputs),
+            tuple(self.outputs), offsets, total, kept, dict(low.values),
+        )
+
+    def _returns(self, task: Task) -> bool:
+        """Whether a task touches an array of the caller's, which is another one at each run."""
+        touched = {b for s in task.steps for b in (*s.reads, *s.writes)}
+        return any(self.low.buffers[b].kind == "output" for b in touched)
+
+    def _constants(self, tasks: tuple[Task, ...]) -> dict[int, Constant]:
+        """What each buffer that constant tasks write holds, so that programs can share it."""
+        kept: dict[int, Constant] = {}
+
+        def source(buffer: int) -> tuple[object, tuple[Param, ...]]:
+            facts = self.low.buffers[buffer]
+            if facts.param is not None:
+                return facts.param, (facts.param,)
+            constant = kept.get(buffer)
+            return (constant.key, constant.params) if constant else (facts.table, ())
+
+        for task in tasks:
+            for step in task.steps:
+                read = [source(b) for b in step.reads]
+                params = tuple(dict.fromkeys(p for _, ps in read for p in ps))
+                for number, written in enumerate(step.writes):
+                    key = (step.spec, step.sizes, tuple(k for k, _ in read), number)
+                    kept[written] = Constant(Interned.of(key), params)
+        return kept

@@ -1,0 +1,74 @@
+"""The slow twin: the same program, task by task, with NumPy meaning.
+
+It reads and writes the same buffers in the same memory orders as the native runner, so after
+each task the two can be compared. It is the definition, the debugger and the test oracle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from striate.arith.layout import PLAIN
+from striate.engine.layouts_numpy import from_memory, to_memory
+from striate.engine.program import Program, Task
+from striate.graph.value import Node, Value
+
+Array = npt.NDArray[np.generic]
+DTYPES = {"f32": np.float32, "i32": np.int32}
+
+
+class Memory:
+    """Flat arrays for every buffer of a program, made as they are written."""
+
+    def __init__(self, program: Program, inputs: Sequence[Array]) -> None:
+        self.program = program
+        self.flat: dict[int, Array] = {}
+        for number, array in zip(program.inputs, inputs, strict=True):
+            buffer = program.buffers[number]
+            self.flat[number] = np.ascontiguousarray(array, DTYPES[buffer.dtype]).ravel()
+        for buffer in program.buffers.values():
+            if buffer.param is not None:
+                self.flat[buffer.id] = buffer.param.buffer.reshape(-1)
+            elif buffer.kind == "table":
+                self.flat[buffer.id] = np.frombuffer(buffer.table, DTYPES[buffer.dtype])
+
+    def read(self, number: int, value: Value, layout: object) -> Array:
+        """The logical array of a value in a buffer."""
+        return from_memory(layout, self.flat[number], value.shape)
+
+
+def run_tasks(
+    program: Program,
+    layouts: dict[Value, object],
+    inputs: Sequence[Array],
+    watch: Callable[[Task, int, Array], None] | None = None,
+) -> tuple[Array, ...]:
+    """Run every task by its op's `numpy`; returns the outputs.
+
+    `watch(task, buffer, flat)` is called after each task for each buffer it wrote.
+    """
+    memory = Memory(program, inputs)
+    for task in (*program.constants, *program.tasks):
+        node: Node = task.node
+        read = [
+            memory.read(number, value, layouts.get(value, PLAIN))
+            for number, value in zip(task.inputs, node.inputs, strict=True)
+        ]
+        if not task.steps:
+            continue
+        results = node.op.numpy(*read)
+        for number, value, array in zip(task.outputs, node.outputs(), results, strict=True):
+            layout = layouts.get(value, PLAIN)
+            flat = to_memory(layout, np.asarray(array, DTYPES[value.dtype]))
+            if program.buffers[number].param is not None:
+                memory.flat[number][...] = flat
+            else:
+                memory.flat[number] = flat
+            if watch is not None:
+                watch(task, number, flat)
+    return tuple(
+        memory.flat[number].reshape(program.buffers[number].shape) for number in program.outputs
+    )

@@ -1,0 +1,129 @@
+"""Running a program: addresses are filled in, then one native call walks the steps."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from striate.engine import arena
+from striate.engine.constants import Content, content_of
+from striate.engine.program import SCRATCH, Program, Step
+from striate.errors import ShapeError
+from striate.jit.load import address
+from striate.jit.pool import Pool, pool
+
+Array = npt.NDArray[np.generic]
+DTYPES = {"f32": np.float32, "i32": np.int32}
+# Work below this many bytes touched is not worth waking other threads for.
+SMALL_PROGRAM_BYTES = 64 * 1024
+
+
+class Table:
+    """Steps as the native runner reads them: (kernel, buffer table, size table) a step."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.count = len(steps)
+        slots = [b for step in steps for b in step.buffers]
+        self.buffers = np.array(slots, np.int64)
+        self.pointers = np.zeros(max(1, len(slots)), np.int64)
+        self.sizes = np.array([s for step in steps for s in step.sizes] or [0], np.int64)
+        rows, b, s = [], 0, 0
+        first_pointer, first_size = self.pointers.ctypes.data, self.sizes.ctypes.data
+        for step in steps:
+            rows.append((address(step.spec), first_pointer + 8 * b, first_size + 8 * s))
+            b, s = b + len(step.buffers), s + len(step.sizes)
+        self.rows = np.array(rows, np.int64).reshape(-1, 3)
+        self.address = self.rows.ctypes.data
+        self.scratch = 4 * max((step.scratch for step in steps), default=0)
+
+
+class Executable:
+    """A program with its addresses. Calling it is thread-safe; callers take turns."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        buffers = program.buffers
+        self._lock = threading.Lock()
+        self._table = Table(program.steps)
+        self._constant_table = Table(program.constant_steps)
+        self._memory = np.zeros(len(buffers), np.int64)
+        self._tables = [np.frombuffer(b.table, np.uint8).copy() for b in buffers.values()
+                        if b.kind == "table"]
+        for b, data in zip([b for b in buffers.values() if b.kind == "table"], self._tables,
+                           strict=True):
+            self._memory[b.id] = data.ctypes.data
+        for b in buffers.values():
+            if b.param is not None:
+                self._memory[b.id] = b.param.buffer.ctypes.data
+        self._contents: dict[int, Content] = {
+            number: content_of(constant, 4 * buffers[number].elements)
+            for number, constant in program.kept.items()
+        }
+        for number, content in self._contents.items():
+            self._memory[number] = content.block.address
+        self._arena_ids = np.array(list(program.offsets), np.int64)
+        self._arena_offsets = np.array(list(program.offsets.values()), np.int64)
+        self._inputs = [buffers[i] for i in program.inputs]
+        self._outputs = [buffers[i] for i in program.outputs]
+        self._params = tuple(dict.fromkeys(p for c in program.kept.values() for p in c.params))
+        self._written = tuple(param for param, _ in program.graph.assigns)
+        self._stamp: tuple[int, ...] | None = None
+        touched = sum(b.elements for b in buffers.values() if b.kind != "table") * 4
+        self._threads = 1 if touched < SMALL_PROGRAM_BYTES else None
+
+    def __call__(self, *arrays: Array) -> tuple[Array, ...]:
+        """Run with these inputs; the results are new arrays of the caller's own."""
+        inputs = [self._input(i, array) for i, array in enumerate(arrays)]
+        if len(inputs) != len(self._inputs):
+            raise ShapeError(f"expected {len(self._inputs)} inputs, got {len(inputs)}")
+        outputs = [np.empty(b.shape, DTYPES[b.dtype]) for b in self._outputs]
+        for update in self.program.graph.host_updates:
+            update()
+        with self._lock:
+            for buffer, array in zip((*self._inputs, *self._outputs), (*inputs, *outputs),
+                                     strict=True):
+                self._memory[buffer.id] = array.__array_interface__["data"][0]
+            self._run()
+        return tuple(outputs)
+
+    def _input(self, index: int, array: Array) -> Array:
+        buffer = self._inputs[index]
+        converted = np.ascontiguousarray(array, DTYPES[buffer.dtype])
+        if array.shape != buffer.shape:
+            raise ShapeError(f"input {index} has shape {array.shape}, expected {buffer.shape}")
+        return converted
+
+    def _run(self) -> None:
+        workers = pool()
+        share = max(self._table.scratch, self._constant_table.scratch)
+        offset = self.program.arena_bytes
+        block = arena.take(offset + share * workers.threads + arena.ALIGNMENT)
+        try:
+            self._memory[self._arena_ids] = self._arena_offsets + block.address
+            self._memory[SCRATCH] = block.address + -(-offset // 64) * 64
+            if self.program.kept:
+                self._refresh_constants(workers)
+            self._walk(self._table, workers)
+        finally:
+            arena.give_back(block)
+        for param in self._written:
+            param.version += 1
+
+    def _walk(self, table: Table, workers: Pool) -> None:
+        np.take(self._memory, table.buffers, out=table.pointers[: len(table.buffers)])
+        workers.run(table.address, table.count, self._threads)
+
+    def _refresh_constants(self, workers: Pool) -> None:
+        """Compute anew what depends on parameters that have changed since."""
+        stamp = tuple([p.version for p in self._params])
+        if stamp == self._stamp:
+            return
+        kept = self.program.kept
+        if any(self._contents[i].stamp != kept[i].stamp() for i in kept):
+            self._walk(self._constant_table, workers)
+            for i, constant in kept.items():
+                self._contents[i].stamp = constant.stamp()
+        self._stamp = stamp

@@ -1,0 +1,66 @@
+"""What fusion makes: reductions of an expression, and convolutions with an epilogue.
+
+They mean exactly what the nodes they replace meant, one after the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from striate.arith.expr import Expr
+from striate.graph.ops.eltwise import Fused
+from striate.graph.ops.reduce import Reduce
+from striate.graph.value import Array, Op, TensorType
+
+
+@dataclass(frozen=True)
+class FusedReduce(Op):
+    """Every output of `expr`, broadcast to a common shape, reduced over `axes` (kept as 1)."""
+
+    kind: str
+    axes: tuple[int, ...]
+    expr: Expr
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        """One type for each output of the expression."""
+        whole = TensorType(np.broadcast_shapes(*(t.shape for t in inputs)))
+        return Reduce(self.kind, self.axes).infer(whole) * len(self.expr.outputs)
+
+    def numpy(self, *arrays: Array) -> tuple[Array, ...]:
+        """The expression, then the reductions."""
+        shape = np.broadcast_shapes(*(a.shape for a in arrays))
+        reduce = Reduce(self.kind, self.axes)
+        whole = (np.broadcast_to(a, shape) for a in Fused(self.expr).numpy(*arrays))
+        return tuple(reduce.numpy(a)[0] for a in whole)
+
+
+@dataclass(frozen=True)
+class FusedConv(Op):
+    """`conv`, then `expr` on its result (input 0) and further operands.
+
+    `operands` says how each further operand lies on the result: "channel", "full" or "scalar".
+    """
+
+    conv: Op
+    expr: Expr
+    operands: tuple[str, ...]
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        """The convolution's type."""
+        return self.conv.infer(*inputs[:2])
+
+    def numpy(self, *arrays: Array) -> tuple[Array, ...]:
+        """The convolution, then the expression."""
+        (y,) = self.conv.numpy(*arrays[:2])
+        extra = [
+            a.reshape(1, -1, 1, 1) if kind == "channel" else a.reshape(y.shape if a.size > 1 else ())
+            for kind, a in zip(self.operands, arrays[2:], strict=True)
+        ]
+        (out,) = Fused(self.expr).numpy(y, *extra)
+        return (out,)
+
+    def macs(self, *inputs: TensorType) -> int:
+        """Those of the convolution."""
+        return self.conv.macs(*inputs[:2])

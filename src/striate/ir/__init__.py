@@ -1,0 +1,1 @@
+"""Instruction builder: the only room that uses `llvmlite.ir`."""

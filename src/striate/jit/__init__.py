@@ -1,0 +1,1 @@
+"""Bytes, addresses and threads: the only room that uses `llvmlite.binding`."""

@@ -1,0 +1,188 @@
+"""Parked threads that walk programs together.
+
+Workers are Python threads inside a native loop: they never come back to Python while they work,
+spin for some 50 µs after a program, then sleep in the kernel (futex). Where there is no futex the
+workers wait on a Python semaphore between programs, which costs some microseconds more a program
+and nothing within one.
+
+One pool for the whole process. A second caller, or a call from inside a worker, does not wait: it
+runs its program on its own thread alone, with the same bits.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+from striate.errors import ArgumentError
+from striate.ir.runner import STATE_BYTES, STOP, EPOCH, Runner
+from striate.jit.load import runner
+
+_VOID_P, _I64, _I32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+
+
+def available_threads() -> int:
+    """Threads that this process may use: affinity mask, cgroup quota, environment; at least 1."""
+    for name in ("STRIATE_NUM_THREADS", "OMP_NUM_THREADS"):
+        text = os.environ.get(name, "").split(",")[0].strip()
+        if text.isdigit() and int(text) > 0:
+            return int(text)
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, min(count, quota) if quota else count)
+
+
+def _cgroup_quota() -> int | None:
+    """Whole processors that the container may use; None without a limit."""
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()[:2]
+        return None if quota == "max" else max(1, int(quota) // int(period))
+    except (OSError, ValueError):
+        pass
+    try:
+        with open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") as file:
+            used = int(file.read())
+        with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us") as file:
+            return max(1, used // int(file.read())) if used > 0 else None
+    except (OSError, ValueError):
+        return None
+
+
+class Pool:
+    """`threads` threads, the caller's among them."""
+
+    def __init__(self, threads: int, *, futex: bool | None = None) -> None:
+        self.threads = threads
+        self.futex = sys.platform == "linux" if futex is None else futex
+        addresses = runner(Runner(self.futex))
+        self._run = ctypes.CFUNCTYPE(None, _VOID_P, _VOID_P, _I64, _I32, _I32)(addresses[0])
+        self._memory = ctypes.create_string_buffer(STATE_BYTES + 64)
+        start = ctypes.addressof(self._memory)
+        self._state = start + -start % 64
+        self._workers: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._semaphores: list[threading.Semaphore] = []
+        self._job: tuple[int, int] | None = None
+        if self.futex:
+            self._lead = ctypes.CFUNCTYPE(None, _VOID_P, _VOID_P, _I64, _I32)(addresses[1])
+            self._work = ctypes.CFUNCTYPE(None, _VOID_P, _I32)(addresses[2])
+
+    def run(self, steps: int, count: int, threads: int | None = None) -> None:
+        """Walk `count` steps of the table at address `steps`.
+
+        `threads=1` keeps to the caller's thread. Otherwise all threads of the pool are used, or
+        the caller's alone while another caller has them.
+        """
+        if self.threads == 1 or threads == 1 or not self._lock.acquire(blocking=False):
+            self._run(None, steps, count, 0, 1)
+            return
+        try:
+            if not self._workers:
+                self._start()
+            if self.futex:
+                self._lead(self._state, steps, count, self.threads)
+                return
+            self._job = (steps, count)
+            for semaphore in self._semaphores:
+                semaphore.release()
+            self._run(self._state, steps, count, 0, self.threads)
+        finally:
+            self._lock.release()
+
+    def _start(self) -> None:
+        target: Callable[[int], None] = self._native_worker if self.futex else self._python_worker
+        self._semaphores = [threading.Semaphore(0) for _ in range(1, self.threads)]
+        for part in range(1, self.threads):
+            worker = threading.Thread(
+                target=target, args=(part,), name=f"striate-{part}", daemon=True
+            )
+            worker.start()
+            self._workers.append(worker)
+
+    def _native_worker(self, part: int) -> None:
+        self._work(self._state, part)
+
+    def _python_worker(self, part: int) -> None:
+        while True:
+            self._semaphores[part - 1].acquire()
+            if self._job is None:
+                return
+            self._run(self._state, *self._job, part, self.threads)
+
+    def close(self) -> None:
+        """Let the workers end. The pool can be used again afterwards (they are started anew)."""
+        with self._lock:
+            workers, self._workers = self._workers, []
+            if not workers:
+                return
+            if self.futex:
+                ctypes.c_int32.from_address(self._state + STOP).value = 1
+                self._lead(self._state, None, 0, 1)
+            else:
+                self._job = None
+                for semaphore in self._semaphores:
+                    semaphore.release()
+            for worker in workers:
+                worker.join()
+            ctypes.memset(self._state, 0, STATE_BYTES)
+
+
+_pool: Pool | None = None
+_guard = threading.Lock()
+
+
+def pool() -> Pool:
+    """The process's pool, made at first use."""
+    global _pool
+    if _pool is None:
+        with _guard:
+            if _pool is None:
+                _pool = Pool(available_threads())
+    return _pool
+
+
+def get_num_threads() -> int:
+    """Threads that programs run on."""
+    return _pool.threads if _pool is not None else available_threads()
+
+
+def set_num_threads(n: int) -> None:
+    """Use `n` threads from now on (n ≥ 1). Results do not depend on it, not by a bit.
+
+    Raises ArgumentError for n < 1.
+    """
+    global _pool
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise ArgumentError(f"set_num_threads: n={n!r} must be a whole number of at least 1")
+    with _guard:
+        old, _pool = _pool, Pool(n)
+    if old is not None:
+        old.close()
+
+
+def _forget_after_fork() -> None:
+    """The child of a fork has none of the parent's threads: it makes a pool of its own."""
+    global _pool, _guard
+    threads = _pool.threads if _pool is not None else None
+    _guard = threading.Lock()
+    _pool = Pool(threads) if threads is not None else None
+
+
+def _close_at_exit() -> None:
+    if _pool is not None:
+        with contextlib.suppress(Exception):
+            _pool.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
+atexit.register(_close_at_exit)

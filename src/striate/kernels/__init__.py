@@ -1,0 +1,1 @@
+"""Generators of kernels: from a spec (a frozen dataclass) to LLVM IR text."""

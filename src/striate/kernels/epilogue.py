@@ -1,0 +1,84 @@
+"""What happens to a finished tile before it is stored: an expression on registers.
+
+Input 0 of the expression is the accumulator; the others are operands in memory: a number a
+channel ("channel"), a value for each output element ("full") or one number ("scalar").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from striate.arith.expr import Expr
+from striate.ir import vec
+from striate.ir.kernel import Int, Kernel
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """`expr` on the accumulator and `operands`; None leaves the accumulator as it is."""
+
+    expr: Expr | None = None
+    operands: tuple[str, ...] = ()
+
+
+NONE = Epilogue()
+
+
+def apply_epilogue(
+    k: Kernel,
+    epilogue: Epilogue,
+    accs: list[Any],
+    *,
+    rows: int,
+    cols: int,
+    offset: Int,
+    channel: Int,
+    row_step: int,
+    lanes_on: Any,
+    y: int,
+    operands: int,
+) -> None:
+    """Transform and store a tile: row r, vector c goes to y[offset + r·row_step + c·lanes].
+
+    `lanes_on` masks the last vector of each row (None: all lanes). `y` and `operands` are slots
+    of the buffer table.
+    """
+    out = k.buffer(y).at(offset)
+    slots = [k.buffer(operands + i) for i in range(len(epilogue.operands))]
+
+    def masked(c: int) -> Any:
+        return lanes_on if c == cols - 1 else None
+
+    def load(p: Any, c: int) -> Any:
+        return vec.load(k, p) if masked(c) is None else vec.load_masked(k, p, masked(c))
+
+    fixed: dict[tuple[int, int], Any] = {}
+    for i, kind in enumerate(epilogue.operands):
+        for c in range(cols):
+            if kind == "channel":
+                fixed[i, c] = load(slots[i].at(channel).at(c * k.lanes), c)
+            elif kind == "scalar":
+                fixed[i, c] = vec.broadcast(k, slots[i])
+    for r in range(rows):
+        for c in range(cols):
+            value = accs[r * cols + c]
+            if epilogue.expr is not None:
+                values = [value]
+                for i, kind in enumerate(epilogue.operands):
+                    if kind == "full":
+                        values.append(load(slots[i].at(offset).at(r * row_step + c * k.lanes), c))
+                    else:
+                        values.append(fixed[i, c])
+                value = _emit(k, epilogue.expr, values)
+            target = out.at(r * row_step + c * k.lanes)
+            if masked(c) is None:
+                vec.store(k, value, target)
+            else:
+                vec.store_masked(k, value, target, masked(c))
+
+
+def _emit(k: Kernel, expr: Expr, values: list[Any]) -> Any:
+    from striate.kernels.expression import emit_expr
+
+    return emit_expr(k, expr, values)[0]

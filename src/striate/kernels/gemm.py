@@ -1,0 +1,131 @@
+"""Matrix product with packed weights: 1×1 convolution and dense layers, one kernel, one result.
+
+    y[m, co] = epilogue( Σ_ci x[m, ci] · w[ci, co] )          FLOPs: 2 · m · ci · co
+
+A unit of work is (panel of rows, chunk of output blocks). Inside: output block → tiles of rows,
+so a block of weights is read from L2 once a tile and a panel of inputs stays in cache. Each sum
+runs over ci in order, whatever the panel or the tile: the bits do not depend on m.
+
+Rows whose distance is a multiple of 2 KiB fall into the same few sets of an L1 cache (64 sets of
+64 bytes), and the 14 rows of a tile throw each other out. Such panels are copied to scratch with
+rows one vector longer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from striate.arith.machine import Machine
+from striate.ir import vec
+from striate.ir.kernel import I64, PTR, Int, Kernel, Ptr, Unit
+from striate.kernels.border import copy_function
+from striate.kernels.epilogue import Epilogue, apply_epilogue
+from striate.kernels.micro import dispatch, multiply_run, zeros
+from striate.kernels.spec import symbol
+
+SIZES = ("m", "panel", "chunks", "w_offset", "scratch")
+X, W, Y, SCRATCH, OPERANDS = 0, 1, 2, 3, 4
+ALIASING_BYTES = 2048
+PITCH_FILL = 16
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """All that shapes the code."""
+
+    ci: int
+    co: int
+    epilogue: Epilogue
+
+    @property
+    def packed(self) -> bool:
+        """Whether panels are copied to rows of `pitch` elements."""
+        return self.ci * 4 % ALIASING_BYTES == 0
+
+    @property
+    def pitch(self) -> int:
+        """Elements from one row of a panel to the next."""
+        return self.ci + PITCH_FILL if self.packed else self.ci
+
+    def emit(self, machine: Machine) -> str:
+        """LLVM IR text of the kernel."""
+        unit = Unit(machine)
+        _Build(self, unit.kernel(symbol(self))).build()
+        return unit.text()
+
+
+class _Build:
+    def __init__(self, spec: Gemm, k: Kernel) -> None:
+        self.spec, self.k = spec, k
+        self.block = k.machine.block(spec.co)
+        self.most = k.machine.rows
+        self.whole, self.rest = divmod(spec.co, self.block)
+        self.blocks = self.whole + (self.rest > 0)
+
+    def build(self) -> None:
+        k, spec = self.k, self.spec
+        s = {name: k.size(i) for i, name in enumerate(SIZES)}
+        copy = copy_function(k) if spec.packed else None
+        tails = [t for t, there in ((False, self.whole), (True, self.rest)) if there]
+        bodies = {t: [self._body(r, t) for r in range(1, self.most + 1)] for t in tails}
+        x, w = k.buffer(X), k.buffer(W).at(s["w_offset"])
+        scratch = k.buffer(SCRATCH).at(k.part * s["scratch"])
+        start, stop = k.share(s["m"].ceil_div(s["panel"]) * s["chunks"])
+        with k.loop(start, stop) as unit:
+            chunk, first = unit % s["chunks"], unit // s["chunks"] * s["panel"]
+            count = (s["m"] - first).min(s["panel"])
+            xp = x.at(first * spec.ci)
+            if copy is not None:
+                with k.loop(0, count) as r:
+                    k.call(copy, scratch.at(r * spec.pitch), xp.at(r * spec.ci), k.int(spec.ci))
+                xp = scratch
+            begin = k.int(self.blocks) * chunk // s["chunks"]
+            end = k.int(self.blocks) * (chunk + 1) // s["chunks"]
+            tiles = count.ceil_div(self.most)
+            length, longer = count // tiles, count % tiles
+            with k.loop(begin, end) as ob, k.loop(0, tiles) as t:
+                j = t * length + t.min(longer)
+                rows = k.select(t < longer, length + 1, length)
+                wb = w.at(ob * (spec.ci * self.block))
+                channel = ob * self.block
+                args = (k.function.args[0], xp.at(j * spec.pitch), wb,
+                        (first + j) * spec.co + channel, channel)
+                self._tile(bodies, ob, rows, args)
+        k.finish()
+
+    def _tile(self, bodies: dict[bool, list[Any]], ob: Int, rows: Int, args: tuple[Any, ...]) -> None:
+        k = self.k
+
+        def run(tail: bool) -> None:
+            dispatch(k, rows, self.most, lambda r: k.call(bodies[tail][r - 1], *args))
+
+        if len(bodies) == 1:
+            run(next(iter(bodies)))
+            return
+        with k.either(ob < self.whole) as (full, last):
+            with full:
+                run(False)
+            with last:
+                run(True)
+
+    def _body(self, rows: int, tail: bool) -> Any:
+        """tile(buffers, x, w, y offset, channel) for `rows` rows."""
+        spec = self.spec
+        name = f"tile{rows}{'_tail' if tail else ''}"
+        k = self.k.unit.function(name, [PTR, PTR, PTR, I64, I64])
+        x, w = Ptr(k, k.function.args[1]), Ptr(k, k.function.args[2])
+        offset, channel = (Int(k, a) for a in k.function.args[3:])
+        width = self.rest if tail else self.block
+        cols = -(-width // k.lanes)
+        accs = multiply_run(
+            k, x, w, zeros(k, rows, cols), rows=rows, cols=cols,
+            length=spec.ci, row_stride=spec.pitch, block=self.block,
+        )
+        lanes_on = vec.mask(k, width % k.lanes) if width % k.lanes else None
+        apply_epilogue(
+            k, spec.epilogue, accs, rows=rows, cols=cols, offset=offset, channel=channel,
+            row_step=spec.co, lanes_on=lanes_on, y=Y, operands=OPERANDS,
+        )
+        k.finish()
+        return k.function

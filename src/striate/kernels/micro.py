@@ -1,0 +1,79 @@
+"""The register tile that every convolution and matrix product is made of.
+
+    acc[r][c] += x[r·row_stride + i] · w[i·block + c·lanes …]      for i in 0 … length−1
+
+`rows` neighbouring output pixels × `cols` vectors of output channels stay in registers; an input
+element is broadcast, a weight vector is loaded once a row of the tile. Per step: cols loads,
+rows broadcasts and rows·cols FMAs, 2·rows·cols·lanes FLOPs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from striate.ir import vec
+from striate.ir.kernel import Int, Kernel, Ptr
+
+
+def zeros(k: Kernel, rows: int, cols: int) -> list[Any]:
+    """Accumulators of a tile, row by row."""
+    return [vec.constant(k, 0.0)] * (rows * cols)
+
+
+def unroll_of(length: int, most: int = 4) -> int:
+    """Largest divisor of `length` that is at most `most`, so that no remainder loop is needed."""
+    return max(u for u in range(1, most + 1) if length % u == 0)
+
+
+def multiply_run(
+    k: Kernel,
+    x: Ptr,
+    w: Ptr,
+    accs: list[Any],
+    *,
+    rows: int,
+    cols: int,
+    length: int,
+    row_stride: int,
+    block: int,
+) -> list[Any]:
+    """Accumulate one contiguous run of `length` inputs into the tile."""
+    unroll = unroll_of(length)
+
+    def body(i: Int, accs: list[Any]) -> list[Any]:
+        for u in range(unroll):
+            accs = multiply_step(
+                k, x.at(i).at(u), w.at(i * block).at(u * block), accs, rows, cols, row_stride
+            )
+        return accs
+
+    if length == unroll:
+        return body(k.int(0), accs)
+    return k.fold(0, length, accs, body, step=unroll, at_least_once=True)
+
+
+def multiply_step(
+    k: Kernel, x: Ptr, w: Ptr, accs: list[Any], rows: int, cols: int, row_stride: int
+) -> list[Any]:
+    """One input channel: cols weight vectors, rows broadcasts, rows·cols FMAs."""
+    weights = [vec.load(k, w.at(c * k.lanes)) for c in range(cols)]
+    out = list(accs)
+    for r in range(rows):
+        pixel = vec.broadcast(k, x.at(r * row_stride))
+        for c in range(cols):
+            out[r * cols + c] = vec.fma(k, pixel, weights[c], out[r * cols + c])
+    return out
+
+
+def dispatch(k: Kernel, count: Int, most: int, call: Any) -> None:
+    """`call(rows)` for the one rows in 1 … most that `count` equals."""
+    b = k.b
+    done = b.append_basic_block("tile_done")
+    blocks = [b.append_basic_block(f"tile{rows}") for rows in range(1, most + 1)]
+    chosen = b.switch(count.ir, done)
+    for rows, block in enumerate(blocks, start=1):
+        chosen.add_case(k.int(rows).ir, block)
+        b.position_at_end(block)
+        call(rows)
+        b.branch(done)
+    b.position_at_end(done)
