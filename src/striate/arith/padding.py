@@ -21,7 +21,7 @@ def pair(name: str, value: Any, minimum: int = 1) -> Pair:
     items = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else None
     if items is None:
         items = (value, value)
-    if len(items) != 2 or not all(_is_int(item) for item in items):
+    if len(items) != 2 or not all(is_int(item) for item in items):
         raise ArgumentError(f"{name} must be an int or a pair of ints, got {value!r}")
     h, w = (operator.index(item) for item in items)
     if h < minimum or w < minimum:
@@ -57,7 +57,7 @@ def normalise(
         first, second = padding[0], padding[1]
         if isinstance(first, Sequence) and isinstance(second, Sequence):
             return pair("padding of the height", first, 0), pair("padding of the width", second, 0)
-    elif not _is_int(padding):
+    elif not is_int(padding):
         raise ArgumentError(
             "padding must be an int, (ph, pw), ((top, bottom), (left, right)), 'same', 'valid' "
             f"or 'full', got {padding!r}"
@@ -79,5 +79,6 @@ def _named(name: str, size: Pair, kernel: Pair, stride: Pair, dilation: Pair) ->
     raise ArgumentError(f"padding must be 'same', 'valid', 'full' or numbers, got {name!r}")
 
 
-def _is_int(value: Any) -> bool:
+def is_int(value: Any) -> bool:
+    """Whether `value` is an integer of any kind, but no bool."""
     return hasattr(value, "__index__") and not isinstance(value, bool)

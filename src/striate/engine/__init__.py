@@ -6,6 +6,7 @@ this process; their results do not depend on either thread count or batch.
 
 from __future__ import annotations
 
+from striate.engine.peak import measure_peak
 from striate.engine.plan import passes, plan
 from striate.engine.run import Executable
 from striate.graph import Graph
@@ -38,5 +39,6 @@ __all__ = [
     "cache_info",
     "describe",
     "get_num_threads",
+    "measure_peak",
     "set_num_threads",
 ]

@@ -68,7 +68,6 @@ class Fusion:
         self.units_of: dict[Node, list[Unit]] = defaultdict(list)
         self.stored_in: dict[Node, Unit] = {}
         self.reducing: dict[tuple[tuple[int, ...], Op], list[Unit]] = defaultdict(list)
-        self.ancestors: dict[Node, frozenset[Node]] = {}
 
     # -- which maps go where ----------------------------------------------------------------------
 
@@ -139,7 +138,7 @@ class Fusion:
         value = node.inputs[0]
         alike = self.reducing[value.shape, node.op]
         for unit in alike:
-            if self._shares_operand(node, unit) and self._independent(node, unit):
+            if self._shares_operand(node, unit) and not self._needs_node(unit, node):
                 break
         else:
             unit = Unit(value.shape)
@@ -157,23 +156,27 @@ class Fusion:
         cost = self.costs.get(value.node)
         return cost.operands | {value} if cost is not None else frozenset({value})
 
-    def _independent(self, node: Node, unit: Unit) -> bool:
-        return not any(
-            node in self._ancestors(other) or other in self._ancestors(node)
-            for other in unit.reductions
-        )
+    def _needs_node(self, unit: Unit, node: Node) -> bool:
+        """Whether a reducing unit can only run after `node`.
 
-    def _ancestors(self, node: Node) -> frozenset[Node]:
-        if node not in self.ancestors:
-            seen: set[Node] = set()
-            stack = [node]
-            while stack:
-                for value in stack.pop().inputs:
-                    if value.node not in seen:
-                        seen.add(value.node)
-                        stack.append(value.node)
-            self.ancestors[node] = frozenset(seen)
-        return self.ancestors[node]
+        Reductions that were put together run together, so what one of them needs all need.
+        Nodes before `node` in the order cannot lead to it.
+        """
+        first = self.order[node]
+        stack = list(unit.reductions)
+        seen = set(stack)
+        while stack:
+            current = stack.pop()
+            if current is node:
+                return True
+            near = [v.node for v in current.inputs]
+            if current in self.stored_in:
+                near += self.stored_in[current].reductions
+            for following in near:
+                if following not in seen and self.order[following] >= first:
+                    seen.add(following)
+                    stack.append(following)
+        return False
 
     # -- the new graph ------------------------------------------------------------------------------
 

@@ -167,10 +167,11 @@ class _Building:
 
     def _elementwise_on(self, task: Task, buffer: int) -> bool:
         """Whether the task reads each element of `buffer` just before it writes the same one."""
-        (*_, last) = task.steps
-        return len(task.steps) == 1 and isinstance(last.spec, Eltwise) and last.spec.is_full(
-            last.buffers.index(buffer)
-        )
+        spec = task.steps[-1].spec
+        if len(task.steps) != 1 or not isinstance(spec, Eltwise):
+            return False
+        slots = [i for i, b in enumerate(task.steps[0].buffers) if b == buffer]
+        return all(i < len(spec.operands) and "1" not in spec.operands[i] for i in slots)
 
     def _rename(self, old: int, new: int) -> None:
         def moved(ids: tuple[int, ...]) -> tuple[int, ...]:

@@ -59,7 +59,7 @@ def _full(k: Kernel, like: Any, value: float) -> Any:
 def _bits(like: Any, value: int) -> Any:
     """The same 32-bit integer in as many lanes as `like` has."""
     n = like.type.count
-    return ir.Constant(ir.VectorType(I32, n), [value] * n)
+    return vec.Written(ir.VectorType(I32, n), [value] * n, f"splat (i32 {value})")
 
 
 def _as_int(k: Kernel, x: Any) -> Any:
@@ -238,7 +238,7 @@ def log(k: Kernel, x: Any) -> Any:
 def log1p(k: Kernel, x: Any) -> Any:
     """log(1 + x), within 2 ulp also near 0; −∞ at −1, NaN below.
 
-    With u = 1 + x = m·2ᵉ rounded, what the rounding lost goes back in: f = (m − 1) + (x − (u − 1))·2⁻ᵉ.
+    u = 1 + x rounds to m·2ᵉ; what it lost goes back in: f = (m − 1) + (x − (u − 1))·2⁻ᵉ.
     """
     b, one = k.b, _full(k, x, 1.0)
     u = b.fadd(one, x)
@@ -283,7 +283,9 @@ def power(k: Kernel, x: Any, y: Any) -> Any:
     b, zero, one = k.b, _full(k, x, 0.0), _full(k, x, 1.0)
     size = absolute(k, x)
     out = exp(k, b.fmul(y, log(k, size)))
-    out = b.select(b.fcmp_ordered("==", size, one), one, out)
+    # 1 to the ±∞ is 1, not e^(∞·0); a NaN in y stays.
+    unit = b.and_(b.fcmp_ordered("==", size, one), b.fcmp_ordered("==", y, y))
+    out = b.select(unit, one, out)
     half = b.fmul(y, _full(k, y, 0.5))
     whole = b.fcmp_ordered("==", floor(k, y), y)
     odd = b.and_(whole, b.fcmp_unordered("!=", floor(k, half), half))

@@ -19,10 +19,23 @@ def vector_type(k: Kernel, elem: Any = F32, lanes: int | None = None) -> Any:
     return ir.VectorType(elem, lanes or k.lanes)
 
 
+class Written(ir.Constant):
+    """A constant with its text. llvmlite spells out every lane, which makes the text of a kernel
+    four times as long, and slow to write and to read."""
+
+    def __init__(self, kind: Any, value: Any, text: str) -> None:
+        super().__init__(kind, value)
+        self._text = text
+
+    def _get_reference(self) -> str:
+        return self._text
+
+
 def constant(k: Kernel, value: float, lanes: int | None = None) -> Any:
     """The same number in every lane."""
     n = lanes or k.lanes
-    return ir.Constant(ir.VectorType(F32, n), [float(value)] * n)
+    text = f"splat (float {ir.Constant(F32, float(value)).get_reference()})"
+    return Written(ir.VectorType(F32, n), [float(value)] * n, text)
 
 
 def load(k: Kernel, p: Ptr, lanes: int | None = None) -> Any:
@@ -47,10 +60,10 @@ def load_scalar(k: Kernel, p: Ptr) -> Any:
 def splat(k: Kernel, scalar: Any, lanes: int | None = None) -> Any:
     """A scalar in every lane."""
     n = lanes or k.lanes
-    undefined = ir.Constant(ir.VectorType(scalar.type, n), ir.Undefined)
-    first = k.b.insert_element(undefined, scalar, ir.Constant(I32, 0))
-    zeros = ir.Constant(ir.VectorType(I32, n), [0] * n)
-    return k.b.shuffle_vector(first, undefined, zeros)
+    nothing = Written(ir.VectorType(scalar.type, n), ir.Undefined, "poison")
+    first = k.b.insert_element(nothing, scalar, ir.Constant(I32, 0))
+    zeros = Written(ir.VectorType(I32, n), [0] * n, "zeroinitializer")
+    return k.b.shuffle_vector(first, nothing, zeros)
 
 
 def broadcast(k: Kernel, p: Ptr) -> Any:
@@ -74,7 +87,7 @@ def load_masked(k: Kernel, p: Ptr, lanes_on: Any) -> Any:
     kind = ir.VectorType(p.elem, n)
     name = f"llvm.masked.load.v{n}{'f32' if p.elem is F32 else 'i32'}.p0"
     function = k.unit.declare(name, kind, [PTR, lanes_on.type, kind])
-    return k.b.call(function, [p.v, lanes_on, ir.Constant(kind, None)])
+    return k.b.call(function, [p.v, lanes_on, Written(kind, None, "zeroinitializer")])
 
 
 def store_masked(k: Kernel, value: Any, p: Ptr, lanes_on: Any) -> None:

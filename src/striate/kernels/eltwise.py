@@ -107,7 +107,9 @@ class _Eltwise:
         inputs = len(spec.operands)
         self.sources = [k.buffer(i) for i in range(inputs)]
         self.targets = [k.buffer(inputs + i) for i in range(len(spec.expr.outputs))]
-        self.strides = [dense_strides(k, p, self.extents) for p in (*spec.operands, "x" * spec.dims)]
+        self.strides = [
+            dense_strides(k, p, self.extents) for p in (*spec.operands, "x" * spec.dims)
+        ]
         self.scalars = {
             i: vec.broadcast(k, self.sources[i])
             for i, pattern in enumerate(spec.operands)
@@ -174,10 +176,10 @@ class _Eltwise:
         step = self.unroll * lanes
         length = stop - start
         unrolled, whole = start + length // step * step, start + length // lanes * lanes
-        with k.loop(start, unrolled, step) as i:
-            vectors(i, self.unroll)
+        with k.loop(start, unrolled, step) as first:
+            vectors(first, self.unroll)
         if self.unroll > 1:
-            with k.loop(unrolled, whole, lanes) as i:
-                vectors(i, 1)
+            with k.loop(unrolled, whole, lanes) as first:
+                vectors(first, 1)
         with k.when(whole < stop):
             vectors(whole, 1, vec.mask(k, stop - whole))

@@ -361,9 +361,13 @@ class _Grad:
                 fill_run(k, to.at(cols.stop * s[C]), (right - cols.stop) * s[C], self.zero)
 
     def _neighbours(self, table: Ptr, i: Int, count: Int, extent: Int) -> tuple[Span, Int, Int]:
-        """Window i, the first pixel that belongs to it, and the first that belongs to the next."""
+        """Window i, the first pixel that belongs to it, and the first that belongs to the next.
+
+        Empty windows may lie beyond the image; here they end with it.
+        """
         k = self.k
-        here = Span.read(k, table, i)
-        following = Span.read(k, table, (i + 1).min(count - 1)).start
+        start, stop, step = Span.read(k, table, i)
+        here = Span(start.min(extent), stop.min(extent), step)
+        following = Span.read(k, table, (i + 1).min(count - 1)).start.min(extent)
         before = k.select(i < 1, k.int(0), here.start)
         return here, before, k.select(i + 1 < count, following, extent)

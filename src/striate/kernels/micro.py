@@ -20,7 +20,7 @@ def zeros(k: Kernel, rows: int, cols: int) -> list[Any]:
     return [vec.constant(k, 0.0)] * (rows * cols)
 
 
-def unroll_of(length: int, most: int = 4) -> int:
+def unroll_of(length: int, most: int = 2) -> int:
     """Largest divisor of `length` that is at most `most`, so that no remainder loop is needed."""
     return max(u for u in range(1, most + 1) if length % u == 0)
 

@@ -66,7 +66,10 @@ class PackWeights:
         return self.kernel[0] * self.kernel[1]
 
     def emit(self, machine: Machine) -> str:
-        """LLVM IR text of the kernel. Raises ValueError if the block is no multiple of the lanes."""
+        """LLVM IR text of the kernel.
+
+        Raises ValueError when the block is not a multiple of the machine's lanes.
+        """
         if self.block % machine.lanes:
             raise ValueError(f"block {self.block} is not a multiple of {machine.lanes} lanes")
         unit = Unit(machine)

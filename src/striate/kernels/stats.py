@@ -17,8 +17,8 @@ relative to the first chunk, where the differences are small:
     mean = m_0 + r               var = Σ_b (M_b + n_b·(e_b − r)²) / n
 
 Bytes: 4 for each element from memory, 4 from the cache. FLOPs: 5 an element (a sum in the first
-pass; a difference, a product and two sums in the second). The cut into chunks depends on the number of rows
-alone, so the bits are the same for any number of parts.
+pass; a difference, a product and two sums in the second). The cut into chunks depends on the
+number of rows alone, so the bits are the same for any number of parts.
 """
 
 from __future__ import annotations

@@ -1,0 +1,54 @@
+# One door for everything: `make help`.
+# PYTHON=/path/to/python3.12 chooses the interpreter of the environment .venv.
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(VENV)/.stamp-run
+DEV := $(VENV)/.stamp-dev
+BENCH := $(VENV)/.stamp-bench
+PYTHON ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo check test test-oldest bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+demo: $(RUN) ## train lenet-bn on the built-in sample, evaluate it, predict a few pictures
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
+
+check: $(DEV) ## format, lint, types, import rules and the fast tests
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+test: $(DEV) ## all tests
+	@$(BIN)/python -m pytest -q
+
+test-oldest: ## all tests with the oldest releases that pyproject.toml allows
+	@PYTHON="$(PYTHON)" scripts/setup.sh --oldest .venv-oldest dev
+	@.venv-oldest/bin/python -m pytest -q
+
+bench: $(BENCH) ## measure speed on this machine, beside PyTorch
+	@$(BIN)/python -m bench
+
+clean: ## remove the environments and what the tools leave behind; runs/ stays
+	rm -rf .venv .venv-oldest build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .import_linter_cache .hypothesis
+	find src tests examples scripts bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+# A stamp is older than pyproject.toml when the dependencies may have changed.
+$(RUN): pyproject.toml scripts/setup.sh
+	@PYTHON="$(PYTHON)" scripts/setup.sh $(VENV) ""
+	@touch $@
+
+$(DEV): pyproject.toml scripts/setup.sh
+	@PYTHON="$(PYTHON)" scripts/setup.sh $(VENV) dev
+	@touch $@
+
+$(BENCH): pyproject.toml scripts/setup.sh
+	@PYTHON="$(PYTHON)" scripts/setup.sh $(VENV) bench
+	@touch $@

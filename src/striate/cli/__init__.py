@@ -1,0 +1,49 @@
+"""The command line: one file a command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from striate._version import __version__
+from striate.cli._app import Group, debug_option, run
+from striate.cli.doctor import doctor
+from striate.cli.evaluate import evaluate
+from striate.cli.inspect import inspect
+from striate.cli.predict import predict
+from striate.cli.train import train
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo(f"striate {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example: striate train fashion-mnist-sample --epochs 3",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version.",
+)
+@debug_option
+def app() -> None:
+    """Train, run and inspect convolutional neural networks on CPUs."""
+
+
+for _command in (train, evaluate, predict, inspect, doctor):
+    app.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(app, arguments))

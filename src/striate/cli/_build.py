@@ -1,0 +1,117 @@
+"""From settings to objects: net, optimiser, schedule, class weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from striate.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from striate.cli._settings import Settings
+    from striate.data import Dataset, Recipe
+    from striate.nn import Module
+    from striate.train.optim import Optimizer
+    from striate.train.schedule import Schedule
+
+SMALL_PICTURE = 96  # up to this side a net's stem for small pictures is taken
+
+
+def refuse_impossible(settings: Settings) -> None:
+    """Raise ArgumentError for what is wrong whatever the pictures are, before they are read."""
+    from striate import models
+    from striate.data import Augment
+
+    Augment.parse(settings.augment)
+    if "stem" not in models.options(settings.model) and settings.stem is not None:
+        raise ArgumentError(f"--stem: {settings.model} has no choice of stems; leave it out")
+    if settings.schedule == "onecycle" and settings.warmup:
+        raise ArgumentError("--warmup: the schedule onecycle has a rise of its own; leave it out")
+
+
+def resolve(settings: Settings, recipe: Recipe) -> Settings:
+    """Settings with nothing left open: the pictures are brought to `recipe`."""
+    from striate import models
+
+    stem = settings.stem
+    if stem is None and "stem" in models.options(settings.model) and recipe.size is not None:
+        stem = "32" if min(recipe.size) <= SMALL_PICTURE else "224"
+    return replace(
+        settings.with_optimizer_defaults(),
+        stem=stem,
+        image_size=recipe.size,
+        channels=recipe.channels,
+        resize=recipe.resize,
+    )
+
+
+def build_net(settings: Settings, classes: int) -> Module:
+    """The net with its initial weights, drawn by the seed."""
+    from striate import models
+    from striate.nn.init import manual_seed
+
+    arguments: dict[str, Any] = {"num_classes": classes, "in_channels": settings.channels}
+    known = models.options(settings.model)
+    if "stem" in known:
+        arguments["stem"] = settings.stem
+    if "image_size" in known and settings.image_size is not None:
+        height, width = settings.image_size
+        if height != width:
+            raise ArgumentError(
+                f"{settings.model} takes square pictures, these are {height}x{width}; "
+                f"give --image-size {min(height, width)}"
+            )
+        arguments["image_size"] = height
+    manual_seed(settings.seed)
+    return models.create(settings.model, **arguments)
+
+
+def build_optimizer(settings: Settings) -> Optimizer:
+    """The optimiser; its rate is the highest of the schedule."""
+    from striate.train import optim
+
+    assert settings.lr is not None
+    assert settings.momentum is not None
+    assert settings.weight_decay is not None
+    lr, momentum, decay = settings.lr, settings.momentum, settings.weight_decay
+    if settings.optimizer == "sgd":
+        return optim.SGD(lr, momentum=momentum, weight_decay=decay)
+    if settings.optimizer == "rmsprop":
+        return optim.RMSprop(lr, momentum=momentum, weight_decay=decay)
+    rule = {"adam": optim.Adam, "adamw": optim.AdamW}[settings.optimizer]
+    return rule(lr, betas=(momentum, 0.999), weight_decay=decay)
+
+
+def build_schedule(settings: Settings, steps_per_epoch: int) -> Schedule | None:
+    """The schedule, with its warm-up; None for a constant rate."""
+    from striate.train import schedule as schedules
+
+    steps = settings.epochs * steps_per_epoch
+    chosen: schedules.Schedule
+    if settings.schedule == "onecycle":
+        assert settings.lr is not None
+        return schedules.OneCycle(settings.lr)
+    if settings.schedule == "cosine":
+        chosen = schedules.Cosine()
+    elif settings.schedule == "step":
+        # a tenth of the rate after each third of the run
+        chosen = schedules.Step(max(1, steps // 3), by="step")
+    elif settings.schedule == "plateau":
+        chosen = schedules.ReduceOnPlateau(patience=3)
+    else:
+        chosen = schedules.Step(steps, gamma=1.0, by="step")
+    if not settings.warmup:
+        return chosen
+    unit = 1 if chosen.by == "epoch" else steps_per_epoch
+    return schedules.Warmup(chosen, round(settings.warmup * unit))
+
+
+def class_weights(settings: Settings, train: Dataset) -> np.ndarray | None:
+    """Weights (classes,) that make rare classes count as much as common ones; None: equal."""
+    if settings.class_weights == "none":
+        return None
+    # w_c = N / (classes · N_c), so that the mean weight over the pictures is 1
+    counts = np.bincount(train.labels, minlength=len(train.classes))
+    return len(train) / (len(counts) * np.maximum(counts, 1))

@@ -1,0 +1,99 @@
+"""`striate inspect MODEL_OR_NAME`: the layers of a net, and the program made of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from striate.cli._app import common, nearest
+from striate.cli._output import print_json
+from striate.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from striate.nn import Module
+
+Shape = tuple[int, int, int]
+
+
+class InputShape(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
+    """`3,224,224` → (3, 224, 224)."""
+
+    name = "C,H,W"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Shape:
+        """The shape of one picture; raises a usage error for anything else."""
+        if isinstance(value, tuple):
+            return value
+        sides = [side.strip() for side in str(value).split(",")]
+        if len(sides) != 3 or not all(side.isdigit() and int(side) > 0 for side in sides):
+            self.fail(f"{value!r} is no shape; give channels, height, width: 3,224,224", param, ctx)
+        return int(sides[0]), int(sides[1]), int(sides[2])
+
+
+@click.command(epilog="Example: striate inspect resnet18 --input 3,224,224")
+@click.argument("model")
+@click.option("--input", "shape", type=InputShape(),
+              help="Shape of one picture. [default: what the model was made for]")  # fmt: skip
+@click.option("--classes", type=click.IntRange(min=1), help="Classes, for a NAME.")
+@click.option("--plan", is_flag=True, help="Print the program that the engine makes of the net.")
+@common
+def inspect(
+    model: str, shape: Shape | None, classes: int | None, plan: bool, as_json: bool
+) -> None:
+    """Show the layers of MODEL, a model file or the name of a network.
+
+    For each layer: output, parameters, multiplications, receptive field, memory.
+    """
+    from striate.report.summary import summary
+
+    net, usual = (
+        _from_file(Path(model)) if Path(model).exists() else _by_name(model, shape, classes)
+    )
+    shape = shape or usual
+    if shape is None:
+        raise ArgumentError(f"{model}: the file does not say which pictures it takes; give --input")
+    found = summary(net, shape)
+    text = _plan(net, shape) if plan else None
+    if as_json:
+        result = {"model": model, "input": list(shape), **found.to_dict()}
+        print_json(result if text is None else {**result, "plan": text})
+    else:
+        click.echo(str(found) if text is None else f"{found}\n\n{text}")
+
+
+def _plan(net: Module, shape: Shape) -> str:
+    from striate.engine import describe
+    from striate.nn.tracing import trace_module
+
+    return describe(trace_module(net, [(1, *shape)], training=False).graph)
+
+
+def _from_file(path: Path) -> tuple[Module, Shape | None]:
+    from striate.io.model import load
+
+    net = load(path)
+    recipe = getattr(net, "recipe", None) or {}
+    size = recipe.get("size")
+    return net, (recipe["channels"], *size) if size else None
+
+
+def _by_name(name: str, shape: Shape | None, classes: int | None) -> tuple[Module, Shape]:
+    """A registered net made for pictures of this shape."""
+    from striate import models
+
+    if name not in models.list():
+        known = models.list()
+        hint = nearest(name, known) or f"; networks are {', '.join(known)}"
+        raise ArgumentError(f"{name}: there is no such file, and no network of that name{hint}")
+    options = models.options(name)
+    if shape is None:
+        side = options.get("image_size", 224)
+        shape = (options["in_channels"], side, side)
+    arguments = {"num_classes": classes, "in_channels": shape[0]}
+    if "image_size" in options:
+        arguments["image_size"] = shape[1]
+    return models.create(name, **arguments), shape

@@ -1,0 +1,1 @@
+"""Files: models and checkpoints in the safetensors format."""

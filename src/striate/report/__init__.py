@@ -1,0 +1,1 @@
+"""Pictures and tables about a model, a run, a machine."""

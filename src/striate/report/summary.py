@@ -1,0 +1,208 @@
+"""`summary`: what each layer of a net gives and costs, found by tracing, with no data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypedDict
+
+from striate.arith.receptive_field import ReceptiveField
+from striate.graph import Node, Param, Trace, Value
+from striate.graph.symbol import Symbol
+from striate.nn.module import Module
+from striate.nn.tracing import Call, symbolic_call
+from striate.report.fields import receptive_fields
+
+
+class Field(TypedDict):
+    """Output (i, j) sees the input rows offset[0] + i·stride[0] … + size[0] − 1, columns alike.
+
+    Each is (height, width) in input pixels; a stride of 0: every output sees the same part.
+    """
+
+    size: tuple[int, int]
+    stride: tuple[int, int]
+    offset: tuple[int, int]
+
+
+class Row(TypedDict):
+    """One run of one layer.
+
+    Attributes:
+        name: its path. kind: its class.
+        output: shape without the batch axis.
+        params: number of weights; 0 for a later run of a layer that has run before.
+        macs: multiply-accumulates of convolutions and dense layers for one image.
+        receptive_field: None where no one rule holds for all outputs (transposed convolution,
+            resizing, branches of different stride).
+        memory: bytes of the output for one image.
+    """
+
+    name: str
+    kind: str
+    output: tuple[int, ...]
+    params: int
+    macs: int
+    receptive_field: Field | None
+    memory: int
+
+
+class Totals(TypedDict):
+    """Of the whole net, for one image: weights, those trained, MACs, bytes of outputs, weights."""
+
+    params: int
+    trainable_params: int
+    macs: int
+    memory: int
+    param_memory: int
+
+
+class Summary(NamedTuple):
+    """A table of layers that prints itself.
+
+    Attributes:
+        name: class of the net. input: shape of an image, without the batch axis.
+        rows: one for each run of a layer, in order.
+        totals: sums; `macs` also counts what stands in `forward` itself.
+    """
+
+    name: str
+    input: tuple[int, ...]
+    rows: list[Row]
+    totals: Totals
+
+    def to_dict(self) -> dict[str, Any]:
+        """`{"layers": rows, "totals": {…}}`, plain values for JSON."""
+        return {"layers": [dict(row) for row in self.rows], "totals": dict(self.totals)}
+
+    def __str__(self) -> str:
+        head = ("layer", "kind", "output", "params", "MACs", "receptive field", "memory")
+        table = [head, *(_cells(row) for row in self.rows)]
+        widths = [max(len(row[i]) for row in table) for i in range(len(head))]
+        lines = [_line(row, widths) for row in table]
+        rule = "─" * max(len(line) for line in lines)
+        totals = self.totals
+        weights = _bytes(totals["param_memory"])
+        return "\n".join(
+            [
+                f"{self.name}, input {_shape(self.input)}",
+                rule,
+                lines[0],
+                rule,
+                *lines[1:],
+                rule,
+                f"parameters  {totals['params']:,} ({weights}), {totals['trainable_params']:,} trained",
+                f"MACs        {totals['macs']:,} an image ({2 * totals['macs']:,} FLOPs)",
+                f"memory      {_bytes(totals['memory'])} for the outputs of all layers, an image",
+            ]
+        )
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def summary(net: Module, input_shape: Sequence[int]) -> Summary:
+    """Summarise a net for images of one shape; nothing is compiled or computed.
+
+    Args:
+        net: any module of one input.
+        input_shape: (C, H, W), without the batch axis.
+
+    Returns: a `Summary`: print it, or read `.rows`, `.totals`, `.to_dict()`. Figures are for
+    evaluation mode. MACs count the multiplications of convolutions and dense layers, without bias
+    and pooling.
+
+    Raises: ShapeError, naming the layer, if the net cannot take such images.
+    """
+    shape = tuple(int(size) for size in input_shape)
+    with Trace() as trace:
+        output, calls = symbolic_call(net, trace, [(1, *shape)], training=False)
+        values = output if isinstance(output, (tuple, list)) else (output,)
+        graph = trace.graph(*values)
+    fields = receptive_fields(graph)
+    seen: set[Module] = set()
+    rows = [
+        _row(call, fields, seen)
+        for call in calls
+        if isinstance(call.output, Symbol) and next(call.module.children(), None) is None
+    ]
+    params = list(net.parameters())
+    totals = Totals(
+        params=net.num_parameters(),
+        trainable_params=net.num_parameters(trainable=True),
+        macs=graph.macs(),
+        memory=sum(row["memory"] for row in rows),
+        param_memory=sum(4 * param.size for param in params),
+    )
+    return Summary(type(net).__name__, shape, rows, totals)
+
+
+def _row(call: Call, fields: dict[Value, ReceptiveField | None], seen: set[Module]) -> Row:
+    output: Value = call.output.as_value()
+    field = fields.get(output)
+    first = call.module not in seen
+    seen.add(call.module)
+    return Row(
+        name=call.path,
+        kind=type(call.module).__name__,
+        output=output.shape[1:],
+        params=call.module.num_parameters() if first else 0,
+        macs=sum(n.op.macs(*(v.type for v in n.inputs)) for n in _between(call)),
+        receptive_field=None
+        if field is None
+        else Field(size=field.size, stride=field.stride, offset=field.offset),
+        memory=4 * output.size,
+    )
+
+
+def _between(call: Call) -> set[Node]:
+    """The nodes that a run of a layer has added: from its output back to its inputs."""
+    stop = {x.as_value() for x in call.inputs if isinstance(x, (Value, Param))}
+    nodes: set[Node] = set()
+    pending = [call.output.as_value()]
+    while pending:
+        value = pending.pop()
+        if value not in stop and value.node not in nodes:
+            nodes.add(value.node)
+            pending += value.node.inputs
+    return nodes
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "1"
+
+
+def _square(pair: tuple[int, int]) -> str:
+    return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]}×{pair[1]}"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    field = row["receptive_field"]
+    seen = "–" if field is None else f"{_square(field['size'])} every {_square(field['stride'])}"
+    return (
+        row["name"],
+        row["kind"],
+        _shape(row["output"]),
+        f"{row['params']:,}" if row["params"] else "",
+        f"{row['macs']:,}" if row["macs"] else "",
+        seen,
+        _bytes(row["memory"]),
+    )
+
+
+def _line(cells: tuple[str, ...], widths: list[int]) -> str:
+    """Text to the left, numbers to the right."""
+    padded = [
+        cell.ljust(width) if i < 3 else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+    return "  ".join(padded).rstrip()
+
+
+def _bytes(count: int) -> str:
+    """With a unit of 1024: 1536 → "1.5 KiB"."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"

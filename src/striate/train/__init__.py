@@ -1,0 +1,1 @@
+"""Training: the compiled step, optimisers, schedules, the trainer, callbacks."""
