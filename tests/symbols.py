@@ -1,5 +1,7 @@
 """Run functions of symbols in tests: through the engine, or in float64 with finite differences."""
 
+import math
+
 import numpy as np
 
 from striate.engine import build
@@ -28,7 +30,9 @@ def trace(function, arrays, wrt=(), weights_seed=0):
 def run(function, *arrays, wrt=()):
     """(outputs, gradients) through the engine, in float32."""
     graph, count = trace(function, arrays, wrt)
-    arrays = [np.asarray(a, np.int32 if np.asarray(a).dtype.kind == "i" else np.float32) for a in arrays]
+    arrays = [
+        np.asarray(a, np.int32 if np.asarray(a).dtype.kind == "i" else np.float32) for a in arrays
+    ]
     results = build(graph)(*arrays)
     return results[:count], results[count:]
 
@@ -60,3 +64,24 @@ def check_gradients(function, *arrays, wrt=None, step=1e-6, rtol=1e-6, atol=1e-7
             shifted[i][at] -= 2 * step
             numeric[at] = (above - loss(shifted)) / (2 * step)
         np.testing.assert_allclose(analytic, numeric, rtol=rtol, atol=atol, err_msg=f"input {i}")
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def spread(shape, seed=0):
+    """Distinct numbers at least 0.01 apart, so that no maximum changes under a small step."""
+    size = math.prod(shape)
+    return (rng(seed).permutation(size).reshape(shape) - size / 2) * 0.01 + 0.003
+
+
+def apply(op, *arrays, dtype=np.float64):
+    with Trace() as trace:
+        inputs = [
+            trace.input(f"x{i}", np.shape(a), "i32" if np.asarray(a).dtype.kind == "i" else "f32")
+            for i, a in enumerate(arrays)
+        ]
+        outputs = op.apply(*inputs)
+    results = evaluate(typecheck(trace.graph(*outputs)), arrays, dtype)
+    return results if len(results) > 1 else results[0]

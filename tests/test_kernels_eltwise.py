@@ -5,12 +5,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import special
-from tests.guard import guarded, guarded_front
-from tests.kernel_call import assembly, call, calls, instructions, isa, same_bits  # noqa: F401
 
 from striate.arith.expr import ARITY, Expr
 from striate.errors import ArgumentError
 from striate.kernels.eltwise import Eltwise
+from tests.guard import guarded, guarded_front
+from tests.kernel_call import assembly, call, calls, instructions, isa, same_bits  # noqa: F401
 
 INF, NAN = np.inf, np.nan
 # Meaning of every kind, in float64.

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from scipy import special
-from tests.kernel_call import assembly, call, calls, instructions, isa, same_bits  # noqa: F401
 
 from striate.arith.expr import Expr
 from striate.kernels.eltwise import Eltwise
 from striate.kernels.spec import symbol
+from tests.kernel_call import assembly, call, calls, instructions, isa, same_bits  # noqa: F401
 
 SMALLEST = 2.0**-126
 # Meaning in float64, and the largest error in units of the last place.

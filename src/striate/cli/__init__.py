@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from striate._version import __version__
+from striate import __version__
 from striate.cli._app import Group, debug_option, run
 from striate.cli.doctor import doctor
 from striate.cli.evaluate import evaluate

@@ -33,11 +33,7 @@ def refuse_impossible(settings: Settings) -> None:
 
 def resolve(settings: Settings, recipe: Recipe) -> Settings:
     """Settings with nothing left open: the pictures are brought to `recipe`."""
-    from striate import models
-
-    stem = settings.stem
-    if stem is None and "stem" in models.options(settings.model) and recipe.size is not None:
-        stem = "32" if min(recipe.size) <= SMALL_PICTURE else "224"
+    stem = settings.stem or usual_stem(settings.model, recipe.size)
     return replace(
         settings.with_optimizer_defaults(),
         stem=stem,
@@ -47,25 +43,45 @@ def resolve(settings: Settings, recipe: Recipe) -> Settings:
     )
 
 
+def usual_stem(model: str, size: tuple[int, int] | None) -> str | None:
+    """The stem for pictures of this size; None for a network that has no choice of stems."""
+    from striate import models
+
+    if "stem" not in models.options(model) or size is None:
+        return None
+    return "32" if min(size) <= SMALL_PICTURE else "224"
+
+
 def build_net(settings: Settings, classes: int) -> Module:
     """The net with its initial weights, drawn by the seed."""
-    from striate import models
     from striate.nn.init import manual_seed
 
-    arguments: dict[str, Any] = {"num_classes": classes, "in_channels": settings.channels}
-    known = models.options(settings.model)
+    assert settings.channels is not None
+    manual_seed(settings.seed)
+    return create_net(
+        settings.model, classes, settings.channels, settings.image_size, settings.stem
+    )
+
+
+def create_net(
+    name: str, classes: int | None, channels: int, size: tuple[int, int] | None, stem: str | None
+) -> Module:
+    """A registered network for such pictures. Raises ArgumentError if it cannot take them."""
+    from striate import models
+
+    arguments: dict[str, Any] = {"num_classes": classes, "in_channels": channels}
+    known = models.options(name)
     if "stem" in known:
-        arguments["stem"] = settings.stem
-    if "image_size" in known and settings.image_size is not None:
-        height, width = settings.image_size
+        arguments["stem"] = stem
+    if "image_size" in known and size is not None:
+        height, width = size
         if height != width:
             raise ArgumentError(
-                f"{settings.model} takes square pictures, these are {height}x{width}; "
-                f"give --image-size {min(height, width)}"
+                f"{name} takes square pictures, not {height}x{width} (height x width); "
+                f"{min(height, width)}x{min(height, width)} would do"
             )
         arguments["image_size"] = height
-    manual_seed(settings.seed)
-    return models.create(settings.model, **arguments)
+    return models.create(name, **arguments)
 
 
 def build_optimizer(settings: Settings) -> Optimizer:

@@ -21,7 +21,7 @@ CHECKPOINT = "last.ckpt"
 
 # Learning rate, momentum (Adam: beta1) and weight decay where the user names none.
 OPTIMIZER_DEFAULTS = {
-    "sgd": (0.05, 0.9, 5e-4),
+    "sgd": (0.02, 0.9, 5e-4),
     "adam": (1e-3, 0.9, 0.0),
     "adamw": (1e-3, 0.9, 1e-2),
     "rmsprop": (1e-3, 0.0, 0.0),
@@ -106,10 +106,13 @@ _OPTIONS = (
                  help="Share set aside for validation where the folder has no val/."),
     click.option("--augment", default="none", metavar="TEXT",
                  help='"none", "light", "standard", "strong", or a list like "crop=4,flip".'),
-    click.option("--epochs", type=_POSITIVE, metavar="N", default=12, help="Passes through the pictures."),
-    click.option("--batch-size", "-b", type=_POSITIVE, metavar="N", default=64, help="Pictures a step."),
+    click.option("--epochs", type=_POSITIVE, metavar="N", default=8,
+                 help="Passes through the pictures."),
+    click.option("--batch-size", "-b", type=_POSITIVE, metavar="N", default=64,
+                 help="Pictures a step."),
     click.option("--optimizer", type=Name(list(OPTIMIZER_DEFAULTS)), default="sgd"),
-    click.option("--lr", type=_RATE, metavar="X", help="Learning rate. [default: sgd 0.05, others 0.001]"),
+    click.option("--lr", type=_RATE, metavar="X",
+                 help="Learning rate. [default: sgd 0.02, others 0.001]"),
     click.option("--momentum", type=_BELOW_ONE, metavar="X",
                  help="Momentum; beta1 of Adam. [default: 0.9, rmsprop 0]"),
     click.option("--weight-decay", type=_NOT_NEGATIVE, metavar="X",
@@ -130,7 +133,8 @@ _OPTIONS = (
     click.option("--save-every", type=_COUNT, metavar="N", default=0,
                  help="Write a checkpoint every N steps, beside every epoch; 0 is off."),
     click.option("--seed", type=_COUNT, metavar="N", default=0),
-    click.option("--threads", type=_COUNT, metavar="N", default=0, help="0: as many as may be used."),
+    click.option("--threads", type=_COUNT, metavar="N", default=0,
+                 help="0: as many as may be used."),
 )  # fmt: skip
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from striate.cli._app import common, nearest
+from striate.cli._app import Name, common, nearest
+from striate.cli._build import create_net, usual_stem
 from striate.cli._output import print_json
 from striate.errors import ArgumentError
 
@@ -39,10 +40,17 @@ class InputShape(click.ParamType):  # type: ignore[type-arg]  # generic only in 
 @click.option("--input", "shape", type=InputShape(),
               help="Shape of one picture. [default: what the model was made for]")  # fmt: skip
 @click.option("--classes", type=click.IntRange(min=1), help="Classes, for a NAME.")
+@click.option("--stem", type=Name(["32", "224"]),
+              help="First layers, for a NAME that has the choice.")  # fmt: skip
 @click.option("--plan", is_flag=True, help="Print the program that the engine makes of the net.")
 @common
 def inspect(
-    model: str, shape: Shape | None, classes: int | None, plan: bool, as_json: bool
+    model: str,
+    shape: Shape | None,
+    classes: int | None,
+    stem: str | None,
+    plan: bool,
+    as_json: bool,
 ) -> None:
     """Show the layers of MODEL, a model file or the name of a network.
 
@@ -50,9 +58,10 @@ def inspect(
     """
     from striate.report.summary import summary
 
-    net, usual = (
-        _from_file(Path(model)) if Path(model).exists() else _by_name(model, shape, classes)
-    )
+    if Path(model).is_file():
+        net, usual = _from_file(Path(model))
+    else:
+        net, usual = _by_name(model, shape, classes, stem)
     shape = shape or usual
     if shape is None:
         raise ArgumentError(f"{model}: the file does not say which pictures it takes; give --input")
@@ -81,19 +90,19 @@ def _from_file(path: Path) -> tuple[Module, Shape | None]:
     return net, (recipe["channels"], *size) if size else None
 
 
-def _by_name(name: str, shape: Shape | None, classes: int | None) -> tuple[Module, Shape]:
+def _by_name(
+    name: str, shape: Shape | None, classes: int | None, stem: str | None
+) -> tuple[Module, Shape]:
     """A registered net made for pictures of this shape."""
     from striate import models
 
-    if name not in models.list():
-        known = models.list()
+    known = models.list()
+    if name not in known:
         hint = nearest(name, known) or f"; networks are {', '.join(known)}"
         raise ArgumentError(f"{name}: there is no such file, and no network of that name{hint}")
-    options = models.options(name)
     if shape is None:
-        side = options.get("image_size", 224)
+        options = models.options(name)
+        side = options.get("image_size") or int(stem or options.get("stem", 224))
         shape = (options["in_channels"], side, side)
-    arguments = {"num_classes": classes, "in_channels": shape[0]}
-    if "image_size" in options:
-        arguments["image_size"] = shape[1]
-    return models.create(name, **arguments), shape
+    size = shape[1:]
+    return create_net(name, classes, shape[0], size, stem or usual_stem(name, size)), shape

@@ -18,7 +18,6 @@ class Interned:
     """A nested key that is hashed once. Equal keys give the same object."""
 
     __slots__ = ("__weakref__", "key")
-    _known: weakref.WeakValueDictionary[object, Interned] = weakref.WeakValueDictionary()
 
     def __init__(self, key: object) -> None:
         self.key = key
@@ -27,9 +26,9 @@ class Interned:
     def of(cls, key: object) -> Interned:
         """The one object for this key."""
         with _lock:
-            found = cls._known.get(key)
+            found = _interned.get(key)
             if found is None:
-                found = cls._known[key] = cls(key)
+                found = _interned[key] = cls(key)
             return found
 
 
@@ -54,6 +53,7 @@ class Content:
 
 
 _lock = threading.RLock()
+_interned: weakref.WeakValueDictionary[object, Interned] = weakref.WeakValueDictionary()
 _contents: weakref.WeakValueDictionary[tuple[Interned, int], Content] = (
     weakref.WeakValueDictionary()
 )

@@ -1,25 +1,36 @@
-"""Before fusion: composite ops become their parts, and broadcasts that a map does by itself go."""
+"""Before fusion: composite ops become their parts, and what a map can do by itself goes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from striate.graph.ops.eltwise import Map
-from striate.graph.ops.norm import BatchNorm
+from striate.graph.ops.norm import BatchNorm, ChannelStats
 from striate.graph.ops.shape import Broadcast
 from striate.graph.value import Graph, Node, Value
 
+Rewrite = Callable[[Node], tuple[Value, ...]]
+
 
 def expand(graph: Graph) -> Graph:
-    """The same graph without `BatchNorm` nodes and without broadcasts of map operands."""
+    """The same graph in the form that fusion works on.
+
+    `BatchNorm` becomes statistics and maps, maps read the sources of broadcasts, and the masks of
+    ReLU's gradient are taken before the ReLU where that saves reading its result.
+    """
+    graph = _rebuilt(graph, _parts)
+    measured = {n.inputs[0] for n in graph.nodes() if isinstance(n.op, ChannelStats)}
+    return _rebuilt(graph, lambda node: _mask_before_relu(node, measured))
+
+
+def _rebuilt(graph: Graph, rewrite: Rewrite) -> Graph:
+    """The graph with every node replaced by what `rewrite` gives, inputs first."""
     made: dict[Value, Value] = {}
     for node in graph.nodes():
         inputs = tuple(made[v] for v in node.inputs)
-        if isinstance(node.op, Map):
-            inputs = _without_broadcasts(node, inputs)
-        new = node
-        if inputs != node.inputs:
-            new = Node(node.op, inputs, node.types, node.scope)
-        outputs = new.op.expand(new) if isinstance(new.op, BatchNorm) else new.outputs()
-        made.update(zip(node.outputs(), outputs, strict=True))
+        same = inputs == node.inputs
+        new = node if same else Node(node.op, inputs, node.types, node.scope)
+        made.update(zip(node.outputs(), rewrite(new), strict=True))
     return Graph(
         tuple(made[v] for v in graph.inputs),
         tuple(made[v] for v in graph.outputs),
@@ -28,6 +39,44 @@ def expand(graph: Graph) -> Graph:
     )
 
 
-def _without_broadcasts(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
-    bare = tuple(v.node.inputs[0] if isinstance(v.node.op, Broadcast) else v for v in inputs)
-    return bare if node.op.infer(*(v.type for v in bare)) == node.types else inputs
+def _parts(node: Node) -> tuple[Value, ...]:
+    if isinstance(node.op, BatchNorm):
+        return node.op.expand(node)
+    if not isinstance(node.op, Map):
+        return node.outputs()
+    bare = tuple(v.node.inputs[0] if isinstance(v.node.op, Broadcast) else v for v in node.inputs)
+    if bare == node.inputs or node.op.infer(*(v.type for v in bare)) != node.types:
+        return node.outputs()
+    return Node(node.op, bare, node.types, node.scope).outputs()
+
+
+def _mask_before_relu(node: Node, measured: set[Value]) -> tuple[Value, ...]:
+    """`relu(z) ≤ 0` is `z ≤ 0`.
+
+    With z = x·s + t and x a convolution's result whose statistics are taken, x stays in memory
+    anyway and is read by the same passes as the mask; so z is computed again from it and the
+    ReLU's own result need not be read.
+    """
+    if not isinstance(node.op, Map) or node.op.kind != "le":
+        return node.outputs()
+    relu = node.inputs[0].node
+    if not isinstance(relu.op, Map) or relu.op.kind != "relu":
+        return node.outputs()
+    (before,) = relu.inputs
+    if _large_operands(before) <= measured:
+        return Node(node.op, (before, *node.inputs[1:]), node.types, node.scope).outputs()
+    return node.outputs()
+
+
+def _large_operands(value: Value) -> set[Value]:
+    """The operands of full size that a tree of maps reads."""
+    found, stack, size = set(), [value], value.size
+    while stack:
+        current = stack.pop()
+        if current.size != size:
+            continue
+        if isinstance(current.node.op, Map):
+            stack.extend(current.node.inputs)
+        else:
+            found.add(current)
+    return found

@@ -178,7 +178,7 @@ class Fusion:
                     stack.append(following)
         return False
 
-    # -- the new graph ------------------------------------------------------------------------------
+    # -- the new graph ----------------------------------------------------------------------------
 
     def rebuild(self) -> Graph:
         """The graph with one node for each unit, in an order that respects what each reads."""
@@ -188,9 +188,7 @@ class Fusion:
                 self._emit(item, made)
             elif not _is_literal(item):
                 self._copy(item, made)
-        for value in self.required:
-            if _is_literal(value.node):
-                made[value] = value
+        made.update({value: value for value in self.required if _is_literal(value.node)})
         return Graph(
             tuple(made[v] for v in self.graph.inputs),
             tuple(made[v] for v in self.graph.outputs),
@@ -201,8 +199,7 @@ class Fusion:
     def _copy(self, node: Node, made: dict[Value, Value]) -> None:
         inputs = tuple(made.get(v, v) for v in node.inputs)
         new = node if inputs == node.inputs else Node(node.op, inputs, node.types, node.scope)
-        for old, value in zip(node.outputs(), new.outputs(), strict=True):
-            made[old] = value
+        made.update(zip(node.outputs(), new.outputs(), strict=True))
 
     def _schedule(self) -> list[Unit | Node]:
         """Units and other nodes, in the order of the graph as far as dependencies allow."""
@@ -239,8 +236,7 @@ class Fusion:
     def _operands(self, unit: Unit) -> list[Value]:
         inside = set(unit.maps)
         read = [v for node in [*unit.maps, *unit.reductions] for v in node.inputs]
-        return [v for v in dict.fromkeys(read)
-                if v.node not in inside and not _is_literal(v.node)]
+        return [v for v in dict.fromkeys(read) if v.node not in inside and not _is_literal(v.node)]
 
     def _expression(self, unit: Unit, results: list[Value]) -> tuple[Expr, list[Value]]:
         parts: list[Part] = []
@@ -287,7 +283,7 @@ class Fusion:
         for node in reductions:
             made[node.outputs()[0]] = outputs[node.inputs[0]]
 
-    # -- epilogues ------------------------------------------------------------------------------------
+    # -- epilogues --------------------------------------------------------------------------------
 
     def _host(
         self, unit: Unit, operands: list[Value]

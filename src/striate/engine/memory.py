@@ -49,4 +49,4 @@ def place(
 def _overlapping(
     placed: Iterable[tuple[int, int, int, int]], first: int, last: int
 ) -> Iterable[tuple[int, int]]:
-    return ((start, end) for start, end, f, l in placed if f <= last and first <= l)
+    return ((start, end) for start, end, born, dead in placed if born <= last and first <= dead)

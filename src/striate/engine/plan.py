@@ -7,6 +7,7 @@ from dataclasses import replace
 from striate.arith.expr import Expr
 from striate.arith.layout import PLAIN
 from striate.arith.machine import Machine
+from striate.engine.constants import Constant, Interned
 from striate.engine.expand import expand
 from striate.engine.fuse import fuse
 from striate.engine.layout import Placed, Reorder, place, same_memory
@@ -15,7 +16,6 @@ from striate.engine.lower.context import Lowering
 from striate.engine.lower.eltwise import add_map
 from striate.engine.memory import lifetimes
 from striate.engine.memory import place as place_memory
-from striate.engine.constants import Constant, Interned
 from striate.engine.program import Program, Task
 from striate.errors import UnsupportedError
 from striate.graph.ops.leaf import Const, Input, ParamLeaf
@@ -107,14 +107,15 @@ class _Building:
         """Nodes that depend on nothing but parameters."""
         known: set[Node] = set()
         for node in self.graph.nodes():
-            if isinstance(node.op, (ParamLeaf, Const)):
+            if isinstance(node.op, RandomUniform):
+                continue  # its key changes by itself
+            if isinstance(node.op, (ParamLeaf, Const)) or (
+                node.inputs and all(v.node in known for v in node.inputs)
+            ):
                 known.add(node)
-            elif node.inputs and not isinstance(node.op, RandomUniform):
-                if all(v.node in known for v in node.inputs):
-                    known.add(node)
         return known
 
-    # -- results go where the caller or a parameter has its memory ------------------------------------
+    # -- results go where the caller or a parameter has its memory --------------------------------
 
     def bind_outputs(self) -> None:
         """Every output of the graph gets a buffer of kind "output"."""
@@ -132,8 +133,11 @@ class _Building:
                 self.outputs.append(copy)
 
     def bind_assigns(self) -> None:
-        """New values are computed straight into their parameter where nothing reads the old one
-        afterwards; otherwise they are copied at the end."""
+        """New values go to their parameters.
+
+        They are computed straight into it where nothing reads the old value afterwards;
+        otherwise they are copied at the end.
+        """
         late: list[tuple[Value, int, int]] = []
         for param, value in self.graph.assigns:
             buffer = self.low.values[value]
@@ -180,25 +184,35 @@ class _Building:
         for i, task in enumerate(self.tasks):
             if old in (*task.inputs, *task.outputs) or any(old in s.buffers for s in task.steps):
                 steps = tuple(
-                    replace(s, buffers=moved(s.buffers), reads=moved(s.reads), writes=moved(s.writes))
+                    replace(
+                        s, buffers=moved(s.buffers), reads=moved(s.reads), writes=moved(s.writes)
+                    )
                     for s in task.steps
                 )
                 self.tasks[i] = Task(task.node, moved(task.inputs), moved(task.outputs), steps)
         self.low.values.update({v: new for v, b in self.low.values.items() if b == old})
 
     def _copy(self, value: Value, source: int, target: int) -> None:
-        add_map(self.low, Expr.identity(), [source], [(value.size,)], [target], (value.size,),
-                label="copy")
+        add_map(
+            self.low,
+            Expr.identity(),
+            [source],
+            [(value.size,)],
+            [target],
+            (value.size,),
+            label="copy",
+        )
         node = Node(Reorder(PLAIN), (value,), (value.type,), value.node.scope)
         self.tasks.append(Task(node, (source,), (target,), self.low.take_steps()))
 
-    # -- the finished program -------------------------------------------------------------------------
+    # -- the finished program ---------------------------------------------------------------------
 
     def finish(self, constant: set[Node]) -> Program:
         """Split off constant tasks, place buffers in the arena."""
         low = self.low
         constants = tuple(t for t in self.tasks if t.node in constant and not self._returns(t))
-        tasks = tuple(t for t in self.tasks if t not in set(constants))
+        once = {id(t) for t in constants}
+        tasks = tuple(t for t in self.tasks if id(t) not in once)
         kept = self._constants(constants)
         for buffer in kept:
             low.buffers[buffer] = replace(low.buffers[buffer], kind="constant")
@@ -206,8 +220,16 @@ class _Building:
         sizes = {b: 4 * low.buffers[b].elements for b in spans}
         offsets, total = place_memory(spans, sizes)
         return Program(
-            self.graph, dict(low.buffers), tasks, constants, tuple(self.inputs),
-            tuple(self.outputs), offsets, total, kept, dict(low.values),
+            self.graph,
+            dict(low.buffers),
+            tasks,
+            constants,
+            tuple(self.inputs),
+            tuple(self.outputs),
+            offsets,
+            total,
+            kept,
+            dict(low.values),
         )
 
     def _returns(self, task: Task) -> bool:

@@ -90,13 +90,17 @@ class Program:
 
     def __str__(self) -> str:
         lines = []
-        for title, tasks in (("once for each version of the parameters:", self.constants),
-                             ("each run:", self.tasks)):
+        for title, tasks in (
+            ("once for each version of the parameters:", self.constants),
+            ("each run:", self.tasks),
+        ):
             if any(task.steps for task in tasks):
                 lines.append(title)
                 lines += [f"  {line}" for task in tasks for line in self._lines(task)]
-        lines.append(f"arena {self.arena_bytes / 2**20:.2f} MiB, "
-                     f"{len(self.steps)} steps, {len(self.constants)} constant tasks")
+        lines.append(
+            f"arena {self.arena_bytes / 2**20:.2f} MiB, "
+            f"{len(self.steps)} steps, {len(self.constants)} constant tasks"
+        )
         return "\n".join(lines)
 
     def _lines(self, task: Task) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from striate.arith.layout import PLAIN
+from striate.arith.layout import PLAIN, Layout
 from striate.engine.layouts_numpy import from_memory, to_memory
 from striate.engine.program import Program, Task
 from striate.graph.value import Node, Value
@@ -35,14 +35,14 @@ class Memory:
             elif buffer.kind == "table":
                 self.flat[buffer.id] = np.frombuffer(buffer.table, DTYPES[buffer.dtype])
 
-    def read(self, number: int, value: Value, layout: object) -> Array:
+    def read(self, number: int, value: Value, layout: Layout) -> Array:
         """The logical array of a value in a buffer."""
         return from_memory(layout, self.flat[number], value.shape)
 
 
 def run_tasks(
     program: Program,
-    layouts: dict[Value, object],
+    layouts: dict[Value, Layout],
     inputs: Sequence[Array],
     watch: Callable[[Task, int, Array], None] | None = None,
 ) -> tuple[Array, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -50,10 +50,12 @@ class Executable:
         self._table = Table(program.steps)
         self._constant_table = Table(program.constant_steps)
         self._memory = np.zeros(len(buffers), np.int64)
-        self._tables = [np.frombuffer(b.table, np.uint8).copy() for b in buffers.values()
-                        if b.kind == "table"]
-        for b, data in zip([b for b in buffers.values() if b.kind == "table"], self._tables,
-                           strict=True):
+        self._tables = [
+            np.frombuffer(b.table, np.uint8).copy() for b in buffers.values() if b.kind == "table"
+        ]
+        for b, data in zip(
+            [b for b in buffers.values() if b.kind == "table"], self._tables, strict=True
+        ):
             self._memory[b.id] = data.ctypes.data
         for b in buffers.values():
             if b.param is not None:
@@ -83,11 +85,13 @@ class Executable:
         for update in self.program.graph.host_updates:
             update()
         with self._lock:
-            for buffer, array in zip((*self._inputs, *self._outputs), (*inputs, *outputs),
-                                     strict=True):
-                self._memory[buffer.id] = array.__array_interface__["data"][0]
+            self._point(inputs, outputs)
             self._run()
         return tuple(outputs)
+
+    def _point(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
+        for buffer, array in zip((*self._inputs, *self._outputs), (*inputs, *outputs), strict=True):
+            self._memory[buffer.id] = array.__array_interface__["data"][0]
 
     def _input(self, index: int, array: Array) -> Array:
         buffer = self._inputs[index]
@@ -98,19 +102,47 @@ class Executable:
 
     def _run(self) -> None:
         workers = pool()
-        share = max(self._table.scratch, self._constant_table.scratch)
-        offset = self.program.arena_bytes
-        block = arena.take(offset + share * workers.threads + arena.ALIGNMENT)
+        block = arena.take(self._needs(workers))
         try:
-            self._memory[self._arena_ids] = self._arena_offsets + block.address
-            self._memory[SCRATCH] = block.address + -(-offset // 64) * 64
-            if self.program.kept:
-                self._refresh_constants(workers)
+            self._settle(block, workers)
             self._walk(self._table, workers)
         finally:
             arena.give_back(block)
         for param in self._written:
             param.version += 1
+
+    def _needs(self, workers: Pool) -> int:
+        """Bytes of a run: the arena, then a share of scratch for each thread."""
+        share = max(self._table.scratch, self._constant_table.scratch)
+        return self.program.arena_bytes + arena.ALIGNMENT + share * workers.threads
+
+    def _settle(self, block: arena.Block, workers: Pool) -> None:
+        """Give every buffer its address in `block`, and have the constants computed."""
+        self._memory[self._arena_ids] = self._arena_offsets + block.address
+        self._memory[SCRATCH] = block.address + -(-self.program.arena_bytes // 64) * 64
+        if self.program.kept:
+            self._refresh_constants(workers)
+
+    def step_by_step(self, *arrays: Array) -> tuple[list[Step], Callable[[int, int], None]]:
+        """For measuring: the steps, and `run(first, stop)` that runs some of them again.
+
+        The whole program has run once. The function stays usable as long as this executable is
+        not called in another way.
+        """
+        inputs = [self._input(i, array) for i, array in enumerate(arrays)]
+        outputs = [np.empty(b.shape, DTYPES[b.dtype]) for b in self._outputs]
+        workers = pool()
+        block = arena.Block(self._needs(workers))
+        self._point(inputs, outputs)
+        self._settle(block, workers)
+        self._walk(self._table, workers)
+        kept = (inputs, outputs, block)
+
+        def run(first: int, stop: int) -> None:
+            assert kept
+            workers.run(self._table.address + 24 * first, stop - first, self._threads)
+
+        return list(self.program.steps), run
 
     def _walk(self, table: Table, workers: Pool) -> None:
         np.take(self._memory, table.buffers, out=table.pointers[: len(table.buffers)])

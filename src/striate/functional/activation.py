@@ -16,11 +16,6 @@ from striate.graph.ops.reduce import reduce
 from striate.graph.ops.shape import normalise_axis
 
 
-def clamp(x: Value, low: float, high: float) -> Value:
-    """`x` cut to [low, high], through which the gradient flows, bounds included."""
-    return select(x < low, low, select(x > high, high, x))
-
-
 @functional("x")
 def relu(x: Tensor) -> Tensor:
     """max(x, 0). The gradient at 0 is 0."""
@@ -105,7 +100,7 @@ def hardsigmoid(x: Tensor) -> Tensor:
 @functional("x")
 def hardswish(x: Tensor) -> Tensor:
     """x · relu6(x + 3) / 6."""
-    return x * clamp(x + 3.0, 0.0, 6.0) * (1 / 6)
+    return x * relu6(x + 3.0) * (1 / 6)
 
 
 @functional("x")

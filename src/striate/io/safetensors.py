@@ -108,8 +108,8 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[Arrays, dict[str, st
     metadata.
 
     Raises:
-        FormatError: the file is truncated, damaged or of another kind; where it carries our
-            checksum, also if any byte of it was altered. The message names file and reason.
+        FormatError: the file is truncated, damaged or of another kind; if Striate wrote it, also
+            if any byte of it was altered. The message names file and reason.
         OSError: the file cannot be opened.
     """
     path = Path(path)
@@ -119,7 +119,8 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[Arrays, dict[str, st
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise FormatError(f"{path}: __metadata__ must map strings to strings")
     raw = _tensors(path, header, body)
-    if CHECKSUM in metadata and metadata[CHECKSUM] != content_checksum(raw, metadata):
+    ours = any(key.startswith("striate.") for key in metadata)
+    if ours and metadata.get(CHECKSUM) != content_checksum(raw, metadata):
         raise FormatError(f"{path}: the content does not match its checksum; the file was altered")
     arrays = {
         name: _widen(array) if header[name]["dtype"] == "BF16" else array

@@ -16,6 +16,7 @@ from striate.arith.machine import Machine
 from striate.ir.types import F32, I1, I8, I32, I64, PTR, VOID
 
 IntLike = Union["Int", int]
+Whole = int  # inside Kernel, `int` is the method
 
 
 class Int:
@@ -144,14 +145,14 @@ class Kernel:
         self.lanes = unit.machine.lanes
         self._entry = self.b.block
 
-    # -- integers and control ---------------------------------------------------------------
+    # -- integers and control ---------------------------------------------------------------------
 
     def int(self, value: IntLike) -> Int:
         """A known or computed 64-bit integer."""
         return value if isinstance(value, Int) else Int(self, value)
 
     @contextmanager
-    def loop(self, start: IntLike, stop: IntLike, step: int = 1) -> Iterator[Int]:
+    def loop(self, start: IntLike, stop: IntLike, step: Whole = 1) -> Iterator[Int]:
         """for i in range(start, stop, step), as a loop of the kernel."""
         first, last = self.int(start), self.int(stop)
         b = self.b
@@ -174,7 +175,7 @@ class Kernel:
         stop: IntLike,
         init: Sequence[Any],
         body: Callable[[Int, list[Any]], Sequence[Any]],
-        step: int = 1,
+        step: Whole = 1,
         at_least_once: bool = False,
     ) -> list[Any]:
         """Loop that carries registers: `body(i, values)` returns the next values (LLVM values).
@@ -245,12 +246,12 @@ class Kernel:
 
     # -- arguments of a kernel: void k(ptr buffers, ptr sizes, i32 part, i32 parts) -------------
 
-    def buffer(self, index: int, elem: Any = F32) -> Ptr:
+    def buffer(self, index: Whole, elem: Any = F32) -> Ptr:
         """Address in slot `index` of the buffer table."""
         slot = self.b.gep(self.function.args[0], [ir.Constant(I64, index)], source_etype=PTR)
         return Ptr(self, self.b.load(slot, typ=PTR), elem)
 
-    def size(self, index: int) -> Int:
+    def size(self, index: Whole) -> Int:
         """Run-time size `index`."""
         slot = self.b.gep(self.function.args[1], [ir.Constant(I64, index)], source_etype=I64)
         return Int(self, self.b.load(slot, typ=I64))
@@ -270,7 +271,7 @@ class Kernel:
         units, part, parts = self.int(total), self.part, self.parts
         return units * part // parts, units * (part + 1) // parts
 
-    def entry_alloca(self, typ: Any, align: int = 64) -> Any:
+    def entry_alloca(self, typ: Any, align: Whole = 64) -> Any:
         """Stack space, allocated once a call."""
         here = self.b.block
         self.b.position_at_start(self._entry)

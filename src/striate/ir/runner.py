@@ -28,7 +28,14 @@ from striate.ir.kernel import I32, I64, PTR, Int, Kernel, Unit
 from striate.ir.types import VOID
 
 EPOCH, ARRIVED, GENERATION, ASLEEP, STEPS, COUNT, PARTS, STOP = (
-    0, 64, 128, 192, 256, 264, 272, 276,
+    0,
+    64,
+    128,
+    192,
+    256,
+    264,
+    272,
+    276,
 )
 STATE_BYTES = 320
 FUTEX_CALL = {"x86_64": 202, "aarch64": 98}
@@ -44,7 +51,7 @@ YIELD_HINT = 1
 
 @dataclass(frozen=True)
 class Runner:
-    """`futex` tells whether workers may sleep in the kernel (Linux); otherwise only `run` is used."""
+    """`futex`: workers may sleep in the kernel (Linux). Otherwise only `run` is emitted."""
 
     futex: bool
 
@@ -87,7 +94,7 @@ class _Build:
     # -- walking the steps ------------------------------------------------------------------------
 
     def run(self) -> None:
-        """run(state, steps, count, part, parts)."""
+        """Emit `run`: state, steps, count, part, parts."""
         k = self._function("striate_run", [PTR, PTR, I64, I32, I32])
         self.walk = k.function
         state, steps, count, part, parts = k.function.args
@@ -164,13 +171,21 @@ class _Build:
         b.call(put, [b.or_(old, ir.Constant(I64, FPCR_FLUSH))])
         return lambda: b.call(put, [old])
 
-    # -- starting and sleeping (Linux) ----------------------------------------------------------------
+    # -- starting and sleeping (Linux) ------------------------------------------------------------
 
     def _futex(self, k: Kernel, word: Any, operation: int, value: Any) -> None:
         number = FUTEX_CALL[self.machine.triple.split("-")[0]]
         call = self.unit.declare("syscall", I64, [I64, PTR, I64, I64, PTR])
-        k.b.call(call, [ir.Constant(I64, number), word, ir.Constant(I64, operation),
-                        k.b.sext(value, I64), ir.Constant(PTR, None)])
+        k.b.call(
+            call,
+            [
+                ir.Constant(I64, number),
+                word,
+                ir.Constant(I64, operation),
+                k.b.sext(value, I64),
+                ir.Constant(PTR, None),
+            ],
+        )
 
     def _sleep(self, k: Kernel, word: Any, old: Any, asleep: Any) -> None:
         """Sleep until woken, unless the word has changed already (the kernel checks again)."""
@@ -180,7 +195,7 @@ class _Build:
         k.b.atomic_rmw("sub", asleep, one, "seq_cst")
 
     def lead(self) -> None:
-        """lead(state, steps, count, parts): hand the steps out and run part 0."""
+        """Emit `lead` (state, steps, count, parts): hand the steps out and run part 0."""
         k = self._function("striate_lead", [PTR, PTR, I64, I32])
         b = k.b
         state, steps, count, parts = k.function.args
@@ -195,7 +210,7 @@ class _Build:
         k.finish()
 
     def work(self) -> None:
-        """work(state, part): wait for an epoch, run its steps, until told to stop."""
+        """Emit `work` (state, part): wait for an epoch, run its steps, until told to stop."""
         k = self._function("striate_work", [PTR, I32])
         b = k.b
         state, part = k.function.args
@@ -220,4 +235,3 @@ class _Build:
         b.branch(wait)
         b.position_at_end(leave)
         k.finish()
-

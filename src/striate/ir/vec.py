@@ -19,9 +19,12 @@ def vector_type(k: Kernel, elem: Any = F32, lanes: int | None = None) -> Any:
     return ir.VectorType(elem, lanes or k.lanes)
 
 
-class Written(ir.Constant):
-    """A constant with its text. llvmlite spells out every lane, which makes the text of a kernel
-    four times as long, and slow to write and to read."""
+class Written(ir.Constant):  # type: ignore[misc]  # llvmlite is untyped
+    """A constant with its text.
+
+    llvmlite spells out every lane, which makes the text of a kernel four times as long, and slow
+    to write and to read.
+    """
 
     def __init__(self, kind: Any, value: Any, text: str) -> None:
         super().__init__(kind, value)

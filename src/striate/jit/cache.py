@@ -63,8 +63,10 @@ def _checked(wish: str) -> Path | None:
     if problem is None:
         return path
     if wish:
-        raise CacheError(f"kernel cache {path} cannot be used: {problem}; set STRIATE_CACHE to "
-                         "another folder, or to 'off'")
+        raise CacheError(
+            f"kernel cache {path} cannot be used: {problem}; set STRIATE_CACHE to "
+            "another folder, or to 'off'"
+        )
     _warn(f"kernel cache {path} is not used: {problem}")
     return None
 

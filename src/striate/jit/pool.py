@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable
 
 from striate.errors import ArgumentError
-from striate.ir.runner import STATE_BYTES, STOP, EPOCH, Runner
+from striate.ir.runner import STATE_BYTES, STOP, Runner
 from striate.jit.load import runner
 
 _VOID_P, _I64, _I32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
@@ -161,7 +161,7 @@ def set_num_threads(n: int) -> None:
     Raises ArgumentError for n < 1.
     """
     global _pool
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+    if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
         raise ArgumentError(f"set_num_threads: n={n!r} must be a whole number of at least 1")
     with _guard:
         old, _pool = _pool, Pool(n)

@@ -10,7 +10,12 @@ from striate.arith.machine import ISAS, Machine
 from striate.errors import ArgumentError
 
 # CPU names that stand for an instruction set when it is forced, or when another CPU is emitted.
-REFERENCE_CPU = {"avx512": "skylake-avx512", "avx2": "haswell", "sse2": "x86-64", "neon": "cortex-a72"}
+REFERENCE_CPU = {
+    "avx512": "skylake-avx512",
+    "avx2": "haswell",
+    "sse2": "x86-64",
+    "neon": "cortex-a72",
+}
 TRIPLE = {"neon": "aarch64-unknown-linux-gnu"}
 ALIASES = {"baseline": "sse2"}
 
@@ -18,7 +23,7 @@ ALIASES = {"baseline": "sse2"}
 @functools.lru_cache(maxsize=1)
 def llvm() -> Any:
     """`llvmlite.binding`, with the native target and all others initialised once."""
-    import llvmlite.binding as binding
+    from llvmlite import binding
 
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()

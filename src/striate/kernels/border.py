@@ -90,5 +90,6 @@ class Border:
             return
         first = source.at(k.int(group) * pixel)
         with k.loop(0, count) as j:
-            k.call(self.copy, target.at(j * pixel), first.at(j * (pixel * self.groups)),
-                   k.int(pixel))
+            k.call(
+                self.copy, target.at(j * pixel), first.at(j * (pixel * self.groups)), k.int(pixel)
+            )

@@ -28,8 +28,21 @@ from striate.kernels.spec import symbol
 
 # Names of the run-time sizes, in their order in the size table.
 SIZES = (
-    "n", "in_h", "in_w", "rows", "cols", "pad_top", "pad_left",
-    "y_h", "y_w", "y_top", "y_left", "row_block", "chunks", "w_offset", "scratch",
+    "n",
+    "in_h",
+    "in_w",
+    "rows",
+    "cols",
+    "pad_top",
+    "pad_left",
+    "y_h",
+    "y_w",
+    "y_top",
+    "y_left",
+    "row_block",
+    "chunks",
+    "w_offset",
+    "scratch",
 )
 X, W, Y, SCRATCH, OPERANDS = 0, 1, 2, 3, 4
 
@@ -85,7 +98,7 @@ class Direct:
     def _variants(self) -> list[bool]:
         return [tail for tail, there in ((False, self.whole), (True, self.rest)) if there]
 
-    # -- one unit of work ---------------------------------------------------------------------
+    # -- one unit of work -------------------------------------------------------------------------
 
     def _unit(self, n: Int, row_block: Int, group: Int, chunk: Int) -> None:
         k, spec, s = self.k, self.spec, self.s
@@ -97,11 +110,10 @@ class Direct:
         x, pitch = self._input(n, group, top, height, width)
         begin = k.int(self.blocks) * chunk // s["chunks"]
         end = k.int(self.blocks) * (chunk + 1) // s["chunks"]
-        with k.loop(begin, end) as ob:
-            with k.loop(first, last) as row:
-                xr = x.at((row - first) * spec.stride[0] * pitch)
-                yr = (n * s["y_h"] + row * spec.step[0] + s["y_top"]) * s["y_w"] + s["y_left"]
-                self._row(xr, yr * self.channels, group, ob, pitch)
+        with k.loop(begin, end) as ob, k.loop(first, last) as row:
+            xr = x.at((row - first) * spec.stride[0] * pitch)
+            yr = (n * s["y_h"] + row * spec.step[0] + s["y_top"]) * s["y_w"] + s["y_left"]
+            self._row(xr, yr * self.channels, group, ob, pitch)
 
     def _input(self, n: Int, group: Int, top: Int, height: Int, width: Int) -> tuple[Ptr, Int]:
         """Address and row pitch of the rows that the unit reads: the image, or a bordered copy."""
@@ -113,18 +125,21 @@ class Direct:
 
         def pack() -> None:
             self.border.pack(
-                x.at(n * s["in_h"] * s["in_w"] * (self.pixel * spec.groups)), scratch,
-                size=(s["in_h"], s["in_w"]), top=top, height=height,
-                pad_left=s["pad_left"], width=width, group=group,
+                x.at(n * s["in_h"] * s["in_w"] * (self.pixel * spec.groups)),
+                scratch,
+                size=(s["in_h"], s["in_w"]),
+                top=top,
+                height=height,
+                pad_left=s["pad_left"],
+                width=width,
+                group=group,
             )
 
         if spec.groups > 1:
             pack()
             return scratch, packed_pitch
         left = 0 - s["pad_left"]
-        inside = k.every(
-            top >= 0, top + height <= s["in_h"], left >= 0, left + width <= s["in_w"]
-        )
+        inside = k.every(top >= 0, top + height <= s["in_h"], left >= 0, left + width <= s["in_w"])
         with k.when(k.b.not_(inside)):
             pack()
         image = x.at(((n * s["in_h"] + top) * s["in_w"] + left) * self.pixel)
@@ -167,7 +182,7 @@ class Direct:
             with tail:
                 run(True)
 
-    # -- tile bodies ----------------------------------------------------------------------------
+    # -- tile bodies ------------------------------------------------------------------------------
 
     def _bodies(self, tail: bool) -> list[Any]:
         return [self._body(rows, tail) for rows in range(1, self.most + 1)]
@@ -186,8 +201,17 @@ class Direct:
             accs = self._taps(k, x, w, accs, rows, cols, pitch)
         lanes_on = vec.mask(k, width % k.lanes) if width % k.lanes else None
         apply_epilogue(
-            k, spec.epilogue, accs, rows=rows, cols=cols, offset=offset, channel=channel,
-            row_step=spec.step[1] * self.channels, lanes_on=lanes_on, y=Y, operands=OPERANDS,
+            k,
+            spec.epilogue,
+            accs,
+            rows=rows,
+            cols=cols,
+            offset=offset,
+            channel=channel,
+            row_step=spec.step[1] * self.channels,
+            lanes_on=lanes_on,
+            y=Y,
+            operands=OPERANDS,
         )
         k.finish()
         return k.function
@@ -207,13 +231,21 @@ class Direct:
 
             def run(b: Int, accs: list[Any]) -> list[Any]:
                 return multiply_run(
-                    k, xa.at(b * (spec.dilation[1] * self.pixel)),
-                    wa.at(b * (spec.ci * self.block)), accs, rows=rows, cols=cols,
-                    length=length, row_stride=spec.stride[1] * self.pixel, block=self.block,
+                    k,
+                    xa.at(b * (spec.dilation[1] * self.pixel)),
+                    wa.at(b * (spec.ci * self.block)),
+                    accs,
+                    rows=rows,
+                    cols=cols,
+                    length=length,
+                    row_stride=spec.stride[1] * self.pixel,
+                    block=self.block,
                 )
 
-            return run(k.int(0), accs) if steps == 1 else k.fold(
-                0, steps, accs, run, at_least_once=True
+            return (
+                run(k.int(0), accs)
+                if steps == 1
+                else k.fold(0, steps, accs, run, at_least_once=True)
             )
 
         if spec.kernel[0] == 1:

@@ -89,12 +89,19 @@ class _Build:
                 rows = k.select(t < longer, length + 1, length)
                 wb = w.at(ob * (spec.ci * self.block))
                 channel = ob * self.block
-                args = (k.function.args[0], xp.at(j * spec.pitch), wb,
-                        (first + j) * spec.co + channel, channel)
+                args = (
+                    k.function.args[0],
+                    xp.at(j * spec.pitch),
+                    wb,
+                    (first + j) * spec.co + channel,
+                    channel,
+                )
                 self._tile(bodies, ob, rows, args)
         k.finish()
 
-    def _tile(self, bodies: dict[bool, list[Any]], ob: Int, rows: Int, args: tuple[Any, ...]) -> None:
+    def _tile(
+        self, bodies: dict[bool, list[Any]], ob: Int, rows: Int, args: tuple[Any, ...]
+    ) -> None:
         k = self.k
 
         def run(tail: bool) -> None:
@@ -119,13 +126,29 @@ class _Build:
         width = self.rest if tail else self.block
         cols = -(-width // k.lanes)
         accs = multiply_run(
-            k, x, w, zeros(k, rows, cols), rows=rows, cols=cols,
-            length=spec.ci, row_stride=spec.pitch, block=self.block,
+            k,
+            x,
+            w,
+            zeros(k, rows, cols),
+            rows=rows,
+            cols=cols,
+            length=spec.ci,
+            row_stride=spec.pitch,
+            block=self.block,
         )
         lanes_on = vec.mask(k, width % k.lanes) if width % k.lanes else None
         apply_epilogue(
-            k, spec.epilogue, accs, rows=rows, cols=cols, offset=offset, channel=channel,
-            row_step=spec.co, lanes_on=lanes_on, y=Y, operands=OPERANDS,
+            k,
+            spec.epilogue,
+            accs,
+            rows=rows,
+            cols=cols,
+            offset=offset,
+            channel=channel,
+            row_step=spec.co,
+            lanes_on=lanes_on,
+            y=Y,
+            operands=OPERANDS,
         )
         k.finish()
         return k.function

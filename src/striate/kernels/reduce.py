@@ -6,11 +6,11 @@ Bytes: 4 for each element of every operand, each read once; the results are smal
 expression and one addition an element and output. One load an operand and one addition an output
 for a vector: the speed of memory.
 
-Order of the additions, the same for any number of parts: every second row has its own
-accumulator; blocks of BLOCK rows are added up from zero; blocks are added to the chunk's total;
-chunks are added in their order. So an error grows with BLOCK/2 + chunk/BLOCK + chunks roundings
-and not with the number of rows. The cut into chunks depends on the extent of the reduction alone,
-so an image has the same bits whatever batch it came in.
+Order of the additions, the same for any number of parts: rows of a block by turns into a few
+accumulators, blocks into a group, groups into the chunk's total, chunks in their order. So a term
+passes through about BLOCK/2 + GROUP/BLOCK + rows/GROUP additions and not through one for each
+row. The cut into chunks depends on the extent of the reduction alone, so an image has the same
+bits whatever batch it came in.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from striate.kernels.expression import emit_expr, instructions
 from striate.kernels.spec import symbol
 
 IDENTITY = {"sum": 0.0, "max": float("-inf")}
-BLOCK = 128
+BLOCK = 64  # steps added up from zero
+GROUP = 32 * BLOCK
 MOST_CHUNKS = 64
 
 
@@ -93,11 +94,11 @@ class ReduceFinish:
 def chunk_rows(spec: Reduce, reduce: int) -> int:
     """Elements along the reduced dimension in a chunk; all of them if the spec is not chunked.
 
-    At most 64 chunks of whole blocks, and none so small that its partial results would matter.
+    At most 64 chunks, and none so small that the bytes of its partial results would matter.
     """
     if not spec.chunked:
         return reduce
-    least, unit = (2 * BLOCK, BLOCK) if spec.inner else (4096, 2048)
+    least, unit = (256, 128) if spec.inner else (4096, 2048)
     return max(least, -(-reduce // (MOST_CHUNKS * unit)) * unit)
 
 
@@ -133,30 +134,39 @@ def accumulate(
 ) -> list[Any]:
     """Combine the `width` vectors `values(i)` for i = first, first+step, … < last of the span.
 
-    `unroll` neighbours have accumulators of their own within a block of BLOCK steps.
+    `unroll` neighbours have accumulators of their own within a block of BLOCK steps; blocks are
+    added to a group of GROUP steps, groups to the total.
     """
-    first, last = span
     neutral = [vec.constant(k, IDENTITY[kind])] * width
 
-    def block(start: Int, totals: list[Any]) -> list[Any]:
-        stop = (start + BLOCK * step).min(last)
+    def several(i: Int, accs: list[Any]) -> list[Any]:
+        return combine(k, kind, accs, [v for u in range(unroll) for v in values(i + u * step)])
+
+    def one(i: Int, accs: list[Any]) -> list[Any]:
+        return combine(k, kind, accs, values(i))
+
+    def block(start: Int, stop: Int) -> list[Any]:
         together = start + (stop - start) // (unroll * step) * (unroll * step)
-
-        def several(i: Int, accs: list[Any]) -> list[Any]:
-            return combine(k, kind, accs, [v for u in range(unroll) for v in values(i + u * step)])
-
-        def one(i: Int, accs: list[Any]) -> list[Any]:
-            return combine(k, kind, accs, values(i))
-
         accs = k.fold(start, together, neutral * unroll, several, unroll * step)
-        groups = [accs[u * width : (u + 1) * width] for u in range(unroll)]
-        groups[0] = k.fold(together, stop, groups[0], one, step)
-        while len(groups) > 1:
-            pairs = zip(groups[::2], groups[1::2], strict=True)
-            groups = [combine(k, kind, a, b) for a, b in pairs]
-        return combine(k, kind, totals, groups[0])
+        turns = [accs[u * width : (u + 1) * width] for u in range(unroll)]
+        turns[0] = k.fold(together, stop, turns[0], one, step)
+        while len(turns) > 1:
+            pairs = zip(turns[::2], turns[1::2], strict=True)
+            turns = [combine(k, kind, a, b) for a, b in pairs]
+        return turns[0]
 
-    return k.fold(first, last, neutral, block, BLOCK * step)
+    def cut(inner: Callable[[Int, Int], list[Any]], size: int) -> Callable[[Int, Int], list[Any]]:
+        """The same sum, in pieces of `size` steps."""
+
+        def pieces(first: Int, last: Int) -> list[Any]:
+            def add(i: Int, totals: list[Any]) -> list[Any]:
+                return combine(k, kind, totals, inner(i, (i + size * step).min(last)))
+
+            return k.fold(first, last, neutral, add, size * step)
+
+        return pieces
+
+    return cut(cut(block, BLOCK), GROUP)(*span)
 
 
 def over_strip(

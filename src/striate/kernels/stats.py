@@ -31,7 +31,7 @@ from striate.arith.machine import Machine
 from striate.ir import mathfn, vec
 from striate.ir.kernel import F32, I64, PTR, Int, Kernel, Unit
 from striate.kernels.eltwise import load_vector, store_vector
-from striate.kernels.reduce import BLOCK, accumulate, over_strip, over_vectors
+from striate.kernels.reduce import accumulate, over_strip, over_vectors
 from striate.kernels.spec import symbol
 
 X, SCRATCH = 0, 3
@@ -70,7 +70,7 @@ class StatsFinish:
 
 def chunk_rows(rows: int) -> int:
     """Rows in a chunk: 128 to 512, so that a strip of them stays in the cache between passes."""
-    return min(max(-(-rows // (64 * BLOCK)), 1), 4) * BLOCK
+    return min(max(-(-rows // (64 * 128)), 1), 4) * 128
 
 
 def scratch_elements(sizes: Sequence[int]) -> int:

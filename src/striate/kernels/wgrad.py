@@ -26,8 +26,18 @@ from striate.kernels.border import Border
 from striate.kernels.spec import symbol
 
 SIZES = (
-    "n", "in_h", "in_w", "rows", "cols", "pad_top", "pad_left",
-    "images", "row_block", "chunk", "co_chunks", "scratch",
+    "n",
+    "in_h",
+    "in_w",
+    "rows",
+    "cols",
+    "pad_top",
+    "pad_left",
+    "images",
+    "row_block",
+    "chunk",
+    "co_chunks",
+    "scratch",
 )
 X, DY, DW, SCRATCH = 0, 1, 2, 3
 
@@ -38,7 +48,8 @@ class WeightGrad:
 
     Output: [chunk][group][kh][kw][ci][co]. Sizes: `images` × `row_block` output rows make a block
     of pixels (`row_block` divides into whole images only if `images` is 1), `chunk` blocks make
-    a chunk.
+    a chunk. `bordered`: inputs are copied with their zero border; it may be False only for one
+    group without padding, and then scratch is not used.
     """
 
     ci: int
@@ -47,6 +58,7 @@ class WeightGrad:
     kernel: tuple[int, int]
     stride: tuple[int, int]
     dilation: tuple[int, int]
+    bordered: bool
 
     @property
     def run(self) -> int:
@@ -77,7 +89,8 @@ class _Build:
     def build(self) -> None:
         k, spec = self.k, self.spec
         self.s = s = {name: k.size(i) for i, name in enumerate(SIZES)}
-        self.border = Border(k, spec.ci, spec.groups)
+        if spec.bordered:
+            self.border = Border(k, spec.ci, spec.groups)
         row_blocks = s["rows"].ceil_div(s["row_block"])
         blocks = s["n"].ceil_div(s["images"]) * row_blocks
         chunks = blocks.ceil_div(s["chunk"])
@@ -99,24 +112,16 @@ class _Build:
         images, rows = (s["n"] - image).min(s["images"]), (s["rows"] - row).min(s["row_block"])
         height = (rows - 1) * spec.stride[0] + ((spec.kernel[0] - 1) * spec.dilation[0] + 1)
         width = (s["cols"] - 1) * spec.stride[1] + ((spec.kernel[1] - 1) * spec.dilation[1] + 1)
-        pitch = width * spec.ci
-        scratch = k.buffer(SCRATCH).at(k.part * s["scratch"])
-        with k.loop(0, images) as i:
-            self.border.pack(
-                k.buffer(X).at((image + i) * s["in_h"] * s["in_w"] * (spec.ci * spec.groups)),
-                scratch.at(i * height * pitch),
-                size=(s["in_h"], s["in_w"]), top=row * spec.stride[0] - s["pad_top"],
-                height=height, pad_left=s["pad_left"], width=width, group=group,
-            )
+        x, pitch, image_pitch = self._inputs(image, images, row, height, width, group)
         channels = spec.co * spec.groups
         dy = k.buffer(DY).at((image * s["rows"] + row) * s["cols"] * channels + group * spec.co)
         taps = spec.kernel[0] * spec.kernel[1]
         dw = k.buffer(DW).at((chunk * spec.groups + group) * (taps * spec.ci * spec.co))
         begin = k.int(self.blocks) * part // s["co_chunks"]
         end = k.int(self.blocks) * (part + 1) // s["co_chunks"]
-        space = (images, rows, s["cols"], height * pitch, pitch, s["rows"] * s["cols"] * channels)
+        space = (images, rows, s["cols"], image_pitch, pitch, s["rows"] * s["cols"] * channels)
         with k.loop(begin, end) as ob:
-            args = (scratch, dy.at(ob * self.block), dw.at(ob * self.block), space, fresh)
+            args = (x, dy.at(ob * self.block), dw.at(ob * self.block), space, fresh)
             if self.whole and self.rest:
                 with k.either(ob < self.whole) as (full, last):
                     with full:
@@ -126,12 +131,37 @@ class _Build:
             else:
                 self._output_block(*args, tail=self.rest > 0)
 
+    def _inputs(
+        self, image: Int, images: Int, row: Int, height: Int, width: Int, group: Int
+    ) -> tuple[Ptr, Int, Int]:
+        """Address, row pitch and image pitch of the inputs: in place, or a bordered copy."""
+        k, spec, s = self.k, self.spec, self.s
+        size = (s["in_h"], s["in_w"])
+        x = k.buffer(X).at(image * size[0] * size[1] * (spec.ci * spec.groups))
+        if not spec.bordered:
+            pitch = size[1] * spec.ci
+            return x.at(row * spec.stride[0] * pitch), pitch, size[0] * pitch
+        pitch = width * spec.ci
+        scratch = k.buffer(SCRATCH).at(k.part * s["scratch"])
+        with k.loop(0, images) as i:
+            self.border.pack(
+                x.at(i * size[0] * size[1] * (spec.ci * spec.groups)),
+                scratch.at(i * height * pitch),
+                size=size,
+                top=row * spec.stride[0] - s["pad_top"],
+                height=height,
+                pad_left=s["pad_left"],
+                width=width,
+                group=group,
+            )
+        return scratch, pitch, height * pitch
+
     def _output_block(
         self, x: Ptr, dy: Ptr, dw: Ptr, space: tuple[Int, ...], fresh: Any, *, tail: bool
     ) -> None:
         """All tiles of one block of output channels."""
         k, spec = self.k, self.spec
-        pitch, run = space[4], spec.run
+        pitch = space[4]
         dilated = spec.dilation[1] != 1
         groups, left = divmod(spec.kernel[0], self.together)
 
@@ -156,7 +186,7 @@ class _Build:
         both = [(self.length + 1, 0, self.longer), (self.length, split, self.tiles - self.longer)]
         return [entry for entry in both if entry[2]]
 
-    # -- tile bodies ----------------------------------------------------------------------------
+    # -- tile bodies ------------------------------------------------------------------------------
 
     def _body(self, together: int, length: int, tail: bool) -> Any:
         key = (together, length, tail)
@@ -176,8 +206,11 @@ class _Build:
         width = self.rest if tail else self.block
         cols = -(-width // k.lanes)
         on = vec.mask(k, width % k.lanes) if width % k.lanes else None
-        places = [dw.at((a * spec.kernel[1] * spec.ci + i) * spec.co)
-                  for a in range(together) for i in range(length)]
+        places = [
+            dw.at((a * spec.kernel[1] * spec.ci + i) * spec.co)
+            for a in range(together)
+            for i in range(length)
+        ]
         accs = self._start(k, places, cols, on, k.function.args[9])
 
         def image(n: Int, accs: list[Any]) -> list[Any]:
@@ -228,8 +261,15 @@ class _Build:
         return out
 
     def _pixel(
-        self, k: Kernel, starts: list[Ptr], dy: Ptr, j: Int, accs: list[Any],
-        length: int, cols: int, on: Any,
+        self,
+        k: Kernel,
+        starts: list[Ptr],
+        dy: Ptr,
+        j: Int,
+        accs: list[Any],
+        length: int,
+        cols: int,
+        on: Any,
     ) -> list[Any]:
         """One output pixel: cols vectors of dy, one broadcast an input, cols FMAs each."""
         spec = self.spec

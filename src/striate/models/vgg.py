@@ -47,7 +47,7 @@ class VGG(nn.Module):
             conv = nn.Conv2d(channels, entry, 3, padding=1)
             layers += [conv, nn.BatchNorm2d(entry), nn.ReLU()]
             channels = entry
-        self.features = nn.Sequential(*layers)
+        self.add_module("features", nn.Sequential(*layers))
         self.avgpool = nn.AdaptiveAvgPool2d(7 if stem == "224" else 1)
         self.classifier: nn.Module
         if stem == "224":

@@ -38,6 +38,7 @@ class BatchNorm2d(Module):
         eps: keeps the root away from 0; above 0.
         momentum: weight of the new value; None for the plain mean of all batches so far.
         affine: whether there are `weight` and `bias`.
+        bias: with `affine`, whether there is `bias`.
         track_running_stats: False to use the batch's statistics in evaluation too.
 
     Attributes:
@@ -63,6 +64,8 @@ class BatchNorm2d(Module):
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.num_features = positive("num_features", num_features)
@@ -73,7 +76,7 @@ class BatchNorm2d(Module):
         self.affine = affine
         self.track_running_stats = track_running_stats
         self.weight = Parameter(init.ones((num_features,))) if affine else None
-        self.bias = Parameter(init.zeros((num_features,))) if affine else None
+        self.bias = Parameter(init.zeros((num_features,))) if affine and bias else None
         self.running_mean = self.running_var = self.num_batches_tracked = None
         if track_running_stats:
             self.register_buffer("running_mean", init.zeros((num_features,)))
@@ -119,7 +122,8 @@ class BatchNorm2d(Module):
         """As in PyTorch."""
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
-            f"affine={self.affine}, track_running_stats={self.track_running_stats}"
+            f"affine={self.affine}, bias={self.affine and self.bias is not None}, "
+            f"track_running_stats={self.track_running_stats}"
         )
 
 

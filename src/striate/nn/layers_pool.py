@@ -128,8 +128,8 @@ class _Adaptive(Module):
 
     def __init__(self, output_size: OutputSize) -> None:
         super().__init__()
-        both = output_size if isinstance(output_size, tuple) else (output_size, output_size)
-        sizes: list[Any] = [v for v in both if v is not None]
+        both: Any = output_size if isinstance(output_size, tuple) else (output_size, output_size)
+        sizes = [v for v in both if v is not None]
         if len(both) != 2 or not all(isinstance(v, int) and v > 0 for v in sizes):
             raise ArgumentError(
                 f"output_size must be an int of at least 1, None, or a pair, got {output_size!r}"

@@ -152,6 +152,10 @@ class Module:
             self._transient.add(name)
         setattr(self, name, self._buffers[name])
 
+    def add_module(self, name: str, module: Module) -> None:
+        """Make `module` a part of this one under `name`; as the assignment of an attribute."""
+        setattr(self, name, module)
+
     def signature(self, modes: bool = True) -> Hashable:
         """Changes when a layer or attribute anywhere in the net does; with `modes` also a mode."""
         count = _Changes.last
@@ -180,6 +184,13 @@ class Module:
     def modules(self) -> Iterator[Module]:
         """Itself and every module inside, each once."""
         return (module for _, module in self.named_modules())
+
+    def get_submodule(self, path: str) -> Module:
+        """The module under a path such as "layer1.0.conv1". Raises ArgumentError."""
+        found = dict(self.named_modules()).get(path)
+        if found is None:
+            raise ArgumentError(f"{type(self).__name__} has no module {path!r}")
+        return found
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The modules that are attributes of this one."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from striate._version import __version__
+from striate import __version__
 from striate.errors import CacheError
 
 PACKAGES = (

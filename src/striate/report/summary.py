@@ -81,7 +81,7 @@ class Summary(NamedTuple):
         lines = [_line(row, widths) for row in table]
         rule = "─" * max(len(line) for line in lines)
         totals = self.totals
-        weights = _bytes(totals["param_memory"])
+        params = f"{totals['params']:,} ({_bytes(totals['param_memory'])})"
         return "\n".join(
             [
                 f"{self.name}, input {_shape(self.input)}",
@@ -90,7 +90,7 @@ class Summary(NamedTuple):
                 rule,
                 *lines[1:],
                 rule,
-                f"parameters  {totals['params']:,} ({weights}), {totals['trainable_params']:,} trained",
+                f"parameters  {params}, {totals['trainable_params']:,} trained",
                 f"MACs        {totals['macs']:,} an image ({2 * totals['macs']:,} FLOPs)",
                 f"memory      {_bytes(totals['memory'])} for the outputs of all layers, an image",
             ]

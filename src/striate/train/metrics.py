@@ -28,7 +28,7 @@ def top_k_correct(scores: Array, y: Array, k: int = 1) -> int:
     own = scores[rows, y][:, None]
     before = np.arange(scores.shape[1])[None, :] < y[:, None]
     better = (scores > own) | ((scores == own) & before) | np.isnan(scores)
-    return int((better.sum(axis=1) < k).sum())
+    return int(((better.sum(axis=1) < k) & ~np.isnan(own[:, 0])).sum())
 
 
 def confusion_matrix(y: Array, predicted: Array, classes: int) -> Array:

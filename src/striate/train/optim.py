@@ -190,7 +190,7 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay (torch.optim.AdamW): first p ← p · (1 − lr · weight_decay)."""
+    """Adam with decoupled decay (torch.optim.AdamW): first p ← p · (1 − lr · weight_decay)."""
 
     decoupled = True
 

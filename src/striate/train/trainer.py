@@ -189,7 +189,8 @@ class Trainer:
     def _run_epoch(self, batches: Batches, validation: Batches | None) -> None:
         epoch = self.epoch
         self._call("on_epoch_begin", epoch, {})
-        self._set_rate()
+        if self.batch < len(batches):  # else all steps were done before the run was broken off
+            self._set_rate()
         started = time.perf_counter() - self._meter.seconds
         for x, y in batches.epoch(epoch, self.batch):
             self._call("on_batch_begin", self.batch, {})
@@ -250,7 +251,7 @@ class Trainer:
         return self._meter.logs("train")
 
     def evaluate(self, data: Any) -> Logs:
-        """`val_loss` and, for class labels, `val_accuracy` of the net, with `ema` of its averages."""
+        """`val_loss` and, for class labels, `val_accuracy`; with `ema` of the averaged weights."""
         meter = _Meter()
         with self.step.averaged():
             for x, y in as_batches(data, self.batch_size, shuffle=False, seed=0).epoch(0):

@@ -63,9 +63,7 @@ class Lowering:
         """Add a kernel call: `slots` are the buffers in the kernel's order."""
         reads = tuple(dict.fromkeys(b for b in slots if b not in writes and b != SCRATCH))
         numbers = tuple(int(s) for s in sizes)
-        self.steps.append(
-            Step(spec, tuple(slots), numbers, reads, tuple(writes), label, scratch)
-        )
+        self.steps.append(Step(spec, tuple(slots), numbers, reads, tuple(writes), label, scratch))
 
     def take_steps(self) -> tuple[Step, ...]:
         """The steps collected since the last call."""

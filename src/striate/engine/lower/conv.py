@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from striate.arith.conv import ConvShape
 from striate.engine.layout import conv_shape
@@ -25,6 +24,7 @@ GOOD_BALANCE = 0.9
 MOST_CHUNKS = 8
 PARTIAL_BYTES = 4 * 2**20
 PIXELS_OF_A_BLOCK = 256
+PIXELS_OF_A_CHUNK = 512
 
 
 def is_matrix_product(shape: ConvShape) -> bool:
@@ -56,14 +56,18 @@ def lower_conv(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequen
         _input_gradient(low, slots, shape, epilogue)
 
 
-def _gemm(
-    low: Lowering, slots: list[int], m: int, ci: int, co: int, epilogue: Epilogue
-) -> None:
+def _gemm(low: Lowering, slots: list[int], m: int, ci: int, co: int, epilogue: Epilogue) -> None:
     spec = Gemm(ci, co, epilogue)
     panel, chunks = choose_panel(m, -(-co // low.machine.block(co)), low.machine.rows, low.threads)
     scratch = panel * spec.pitch + SCRATCH_FILL if spec.packed else 0
-    low.step(spec, slots, (m, panel, chunks, 0, scratch), writes=[slots[2]],
-             label=f"gemm {ci}→{co}", scratch=scratch)
+    low.step(
+        spec,
+        slots,
+        (m, panel, chunks, 0, scratch),
+        writes=[slots[2]],
+        label=f"gemm {ci}→{co}",
+        scratch=scratch,
+    )
 
 
 def choose_panel(m: int, blocks: int, rows: int, threads: int) -> tuple[int, int]:
@@ -82,11 +86,22 @@ def choose_panel(m: int, blocks: int, rows: int, threads: int) -> tuple[int, int
 
 def _forward(low: Lowering, slots: list[int], shape: ConvShape, epilogue: Epilogue) -> None:
     co, ci = shape.co // shape.groups, shape.ci // shape.groups
-    spec = DirectConv(ci, co, shape.groups, (shape.kh, shape.kw), shape.stride, shape.dilation,
-                      (1, 1), epilogue)
+    spec = DirectConv(
+        ci, co, shape.groups, (shape.kh, shape.kw), shape.stride, shape.dilation, (1, 1), epilogue
+    )
     out = (shape.out_h, shape.out_w)
-    _direct(low, slots, spec, shape.n, (shape.h, shape.w), out,
-            (shape.padding[0][0], shape.padding[1][0]), out, (0, 0), 0)
+    _direct(
+        low,
+        slots,
+        spec,
+        shape.n,
+        (shape.h, shape.w),
+        out,
+        (shape.padding[0][0], shape.padding[1][0]),
+        out,
+        (0, 0),
+        0,
+    )
 
 
 def _input_gradient(low: Lowering, slots: list[int], shape: ConvShape, epilogue: Epilogue) -> None:
@@ -96,11 +111,29 @@ def _input_gradient(low: Lowering, slots: list[int], shape: ConvShape, epilogue:
     offset = 0
     for phase in shape.phases():
         taps = (phase.kh_taps, phase.kw_taps)
-        spec = DirectConv(co, ci, shape.groups, taps if all(taps) else (0, 0), (1, 1),
-                          phase.dilation, phase.out_stride, epilogue)
+        spec = DirectConv(
+            co,
+            ci,
+            shape.groups,
+            taps if all(taps) else (0, 0),
+            (1, 1),
+            phase.dilation,
+            phase.out_stride,
+            epilogue,
+        )
         if all(phase.out_size):
-            _direct(low, slots, spec, shape.n, (shape.out_h, shape.out_w), phase.out_size,
-                    phase.padding_begin, (shape.h, shape.w), phase.out_offset, offset)
+            _direct(
+                low,
+                slots,
+                spec,
+                shape.n,
+                (shape.out_h, shape.out_w),
+                phase.out_size,
+                phase.padding_begin,
+                (shape.h, shape.w),
+                phase.out_offset,
+                offset,
+            )
         offset += shape.groups * -(-ci // block) * block * len(phase.taps) * co
 
 
@@ -125,7 +158,10 @@ def _direct(
 
     blocks = -(-spec.co // low.machine.block(spec.co))
     row_block, chunks = choose_rows(
-        n * spec.groups, rows[0], blocks, low.threads,
+        n * spec.groups,
+        rows[0],
+        blocks,
+        low.threads,
         lambda block: scratch_of(block) * 4 <= low.machine.l2_bytes // 4,
     )
     scratch = scratch_of(row_block)
@@ -135,9 +171,7 @@ def _direct(
     low.step(spec, slots, sizes, writes=[slots[2]], label=label, scratch=scratch)
 
 
-def choose_rows(
-    images: int, rows: int, blocks: int, threads: int, fits: object
-) -> tuple[int, int]:
+def choose_rows(images: int, rows: int, blocks: int, threads: int, fits: object) -> tuple[int, int]:
     """(output rows of a unit, chunks of output blocks): as many rows as fit, work for everyone."""
     assert callable(fits)
     most = next((r for r in range(rows, 0, -1) if fits(r)), 1)
@@ -162,31 +196,53 @@ def lower_weight_gradient(
     assert isinstance(node.op, ConvWeightGrad)
     shape = conv_shape(node.op, node)
     co, ci = shape.co // shape.groups, shape.ci // shape.groups
-    spec = WeightGrad(ci, co, shape.groups, (shape.kh, shape.kw), shape.stride, shape.dilation)
-    images, row_block = _pixel_block(shape, ci, low.machine.l2_bytes // 4)
+    kernel = (shape.kh, shape.kw)
+    bordered = shape.groups > 1 or any(any(side) for side in shape.padding)
+    spec = WeightGrad(ci, co, shape.groups, kernel, shape.stride, shape.dilation, bordered)
+    limit = low.machine.l2_bytes // 4 if bordered else low.machine.l2_bytes
+    images, row_block = _pixel_block(shape, ci, limit)
     elements = shape.groups * shape.kh * shape.kw * ci * co
     blocks = -(-shape.n // images) * -(-shape.out_h // row_block)
-    wanted = max(1, min(blocks, MOST_CHUNKS, PARTIAL_BYTES // (4 * elements)))
+    pixels = shape.n * shape.out_h * shape.out_w
+    most = min(blocks, MOST_CHUNKS, PARTIAL_BYTES // (4 * elements), pixels // PIXELS_OF_A_CHUNK)
+    wanted = max(1, most)
     chunk = -(-blocks // wanted)
     chunks = -(-blocks // chunk)
     co_blocks = -(-co // low.machine.block(co))
     co_chunks = next(
-        (c for c in range(1, co_blocks + 1)
-         if balanced(chunks * shape.groups * c, low.threads) >= GOOD_BALANCE), co_blocks,
+        (
+            c
+            for c in range(1, co_blocks + 1)
+            if balanced(chunks * shape.groups * c, low.threads) >= GOOD_BALANCE
+        ),
+        co_blocks,
     )
     height, width = _window(shape, row_block)
-    scratch = images * height * width * ci + SCRATCH_FILL
+    scratch = images * height * width * ci + SCRATCH_FILL if bordered else 0
     partial = low.temporary(chunks * elements)
-    sizes = (shape.n, shape.h, shape.w, shape.out_h, shape.out_w, shape.padding[0][0],
-             shape.padding[1][0], images, row_block, chunk, co_chunks, scratch)
+    sizes = (
+        shape.n,
+        shape.h,
+        shape.w,
+        shape.out_h,
+        shape.out_w,
+        shape.padding[0][0],
+        shape.padding[1][0],
+        images,
+        row_block,
+        chunk,
+        co_chunks,
+        scratch,
+    )
     label = f"weight gradient {shape.kh}×{shape.kw} {ci}→{co}"
-    low.step(spec, [*inputs, partial, SCRATCH], sizes, writes=[partial], label=label,
-             scratch=scratch)
+    low.step(
+        spec, [*inputs, partial, SCRATCH], sizes, writes=[partial], label=label, scratch=scratch
+    )
     summed = partial
     if chunks > 1:
         summed = low.temporary(elements)
         add_reduction(low, partial, summed, chunks, elements)
-    unpack = UnpackHwio((shape.kh, shape.kw), shape.groups, co, ci)
+    unpack = UnpackHwio(kernel, shape.groups, co, ci)
     low.step(unpack, [summed, outputs[0]], (), writes=[outputs[0]], label="unpack to OIHW")
 
 
@@ -200,7 +256,7 @@ def _pixel_block(shape: ConvShape, ci: int, limit: int) -> tuple[int, int]:
     """(images, rows of output) whose bordered inputs fit `limit` bytes together."""
 
     def size(rows: int) -> int:
-        height, width = _window(replace(shape, n=1), rows)
+        height, width = _window(shape, rows)
         return height * width * ci * 4
 
     whole = size(shape.out_h)

@@ -82,7 +82,7 @@ def lower_broadcast(
     add_map(low, Expr.identity(), inputs, operands, outputs, space, label="broadcast")
 
 
-# -- reductions ------------------------------------------------------------------------------------
+# -- reductions -----------------------------------------------------------------------------------
 
 
 def lower_reduce(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequence[int]) -> None:
@@ -93,7 +93,8 @@ def lower_reduce(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequ
     space, operands = _space(low, node)
     marks = in_memory(
         tuple(2 if i in op.axes else 1 for i in range(len(space))),
-        low.layout(node.outputs()[0]), len(space),
+        low.layout(node.outputs()[0]),
+        len(space),
     )
     kinds = ["reduce" if m == 2 else "keep" for m in marks]
     axes = collapse(space, operands, kinds)
@@ -142,9 +143,7 @@ def _materialise(
 ) -> list[int]:
     """The expression's results in memory, where its operands lie too differently for one pass."""
     space = [a.extent for a in axes]
-    shapes = [
-        [a.extent if a.letters[i] == "x" else 1 for a in axes] for i in range(len(inputs))
-    ]
+    shapes = [[a.extent if a.letters[i] == "x" else 1 for a in axes] for i in range(len(inputs))]
     targets = [low.temporary(math.prod(space)) for _ in range(outputs)]
     add_map(low, expr, inputs, shapes, targets, space, label="operands of a reduction")
     return targets
@@ -162,9 +161,10 @@ def _reduce_once(
 ) -> None:
     """One reduction over the middle loop; with `chunked` in partial sums, added up by a second."""
     outer, middle, inner = loops
+    # A loop that is not there (one image, one channel) gets the mark that it has as a rule, so
+    # that a batch of one needs no kernel of its own.
     marks = tuple(
-        "".join(axis.letters[i] if axis.letters else "x" for axis in loops)
-        for i in range(len(inputs))
+        "".join((axis.letters or middle.letters)[i] for axis in loops) for i in range(len(inputs))
     )
     spec = Reduce(kind, expr, marks, inner.extent > 1, chunked)
     extents = (outer.extent, middle.extent, inner.extent)
@@ -176,8 +176,13 @@ def _reduce_once(
     partial = low.temporary(scratch_elements(spec, sizes))
     low.step(spec, [*inputs, *outputs, partial], sizes, writes=[partial], label=label)
     count = chunk_count(spec, middle.extent)
-    low.step(ReduceFinish(kind, len(outputs)), [partial, *outputs],
-             (count, outer.extent * inner.extent), writes=outputs, label=f"{label} of parts")
+    low.step(
+        ReduceFinish(kind, len(outputs)),
+        [partial, *outputs],
+        (count, outer.extent * inner.extent),
+        writes=outputs,
+        label=f"{label} of parts",
+    )
 
 
 def add_reduction(low: Lowering, source: int, target: int, count: int, elements: int) -> None:
@@ -192,7 +197,13 @@ def lower_stats(low: Lowering, node: Node, inputs: Sequence[int], outputs: Seque
     n, c, h, w = node.inputs[0].shape
     sizes = (n * h * w, c, stats.chunk_rows(n * h * w))
     partial = low.temporary(stats.scratch_elements(sizes))
-    low.step(stats.ChannelStats(), [*inputs, *outputs, partial], sizes, writes=[partial],
-             label="channel statistics")
-    low.step(stats.StatsFinish(), [partial, *outputs], sizes, writes=outputs,
-             label="mean and variance")
+    low.step(
+        stats.ChannelStats(),
+        [*inputs, *outputs, partial],
+        sizes,
+        writes=[partial],
+        label="channel statistics",
+    )
+    low.step(
+        stats.StatsFinish(), [partial, *outputs], sizes, writes=outputs, label="mean and variance"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 from striate.arith.layout import Nhwc
 from striate.arith.pool import Window
@@ -28,9 +29,7 @@ def whole_window(rows: Sequence[Window], cols: Sequence[Window]) -> tuple[int, i
 
 def disjoint(windows: Sequence[Window]) -> bool:
     """Whether the windows ascend and no two share an element."""
-    return all(w[2] == 1 for w in windows) and all(
-        a[1] <= b[0] for a, b in zip(windows, windows[1:], strict=False)
-    )
+    return all(w[2] == 1 for w in windows) and all(a[1] <= b[0] for a, b in pairwise(windows))
 
 
 def lower_max_pool(
@@ -49,8 +48,13 @@ def lower_max_pool(
         spec = MaxPool(kernel) if isinstance(op, MaxPoolOp) else MaxPoolIndices(kernel)
     tables = [low.table([i for window in windows for i in window]) for windows in (rows, cols)]
     size = "×".join(map(str, kernel)) if kernel else "adaptive"
-    low.step(spec, [*inputs, *outputs, *tables], (n, h, w, c, len(rows), len(cols)),
-             writes=outputs, label=f"{type(spec).__name__} {size}")
+    low.step(
+        spec,
+        [*inputs, *outputs, *tables],
+        (n, h, w, c, len(rows), len(cols)),
+        writes=outputs,
+        label=f"{type(spec).__name__} {size}",
+    )
 
 
 def lower_axis_map(
@@ -76,5 +80,10 @@ def lower_axis_map(
         low.table([index for index, _ in flat] or [0]),
         low.table([weight for _, weight in flat] or [0.0], "f32"),
     ]
-    low.step(AxisMap(), [*inputs, *outputs, *tables], (outer, rule.in_size, rule.out_size, inner),
-             writes=outputs, label=f"{type(rule).__name__} along {'height' if op.axis == 2 else 'width'}")
+    low.step(
+        AxisMap(),
+        [*inputs, *outputs, *tables],
+        (outer, rule.in_size, rule.out_size, inner),
+        writes=outputs,
+        label=f"{type(rule).__name__} along {'height' if op.axis == 2 else 'width'}",
+    )

@@ -27,8 +27,15 @@ def lower_reorder(low: Lowering, node: Node, inputs: Sequence[int], outputs: Seq
     source, target = low.layout(node.inputs[0]), node.op.layout
     shape = node.types[0].shape
     if isinstance(target, PackedWeights) and isinstance(source, Plain):
-        spec = PackWeights(target.block, target.groups, (shape[2], shape[3]), target.phases,
-                           target.swap, shape[0] // target.groups, shape[1])
+        spec = PackWeights(
+            target.block,
+            target.groups,
+            (shape[2], shape[3]),
+            target.phases,
+            target.swap,
+            shape[0] // target.groups,
+            shape[1],
+        )
         low.step(spec, [*inputs, *outputs], (), writes=outputs, label=f"pack {shape}")
         return
     if isinstance(source, Plain) and isinstance(target, Nhwc):
@@ -37,8 +44,13 @@ def lower_reorder(low: Lowering, node: Node, inputs: Sequence[int], outputs: Seq
         rows, cols, label = shape[2] * shape[3], shape[1], "NHWC→NCHW"
     else:
         raise UnsupportedError(f"no kernel reorders {source} to {target}")
-    low.step(Transpose2d.of(rows, cols), [*inputs, *outputs], (shape[0], rows, cols),
-             writes=outputs, label=label)
+    low.step(
+        Transpose2d.of(rows, cols),
+        [*inputs, *outputs],
+        (shape[0], rows, cols),
+        writes=outputs,
+        label=label,
+    )
 
 
 def _strides(sizes: Sequence[int]) -> list[int]:
@@ -86,16 +98,26 @@ def lower_take(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequen
             offset += (source[axis] - 1) * from_strides[axis]
             from_strides[axis] *= -1
     spec = CopyStrided(ndim)
-    low.step(spec, [*inputs, *outputs], spec.sizes(target, from_strides, _strides(target), offset),
-             writes=outputs, label=type(op).__name__.lower())
+    low.step(
+        spec,
+        [*inputs, *outputs],
+        spec.sizes(target, from_strides, _strides(target), offset),
+        writes=outputs,
+        label=type(op).__name__.lower(),
+    )
 
 
 def lower_one_hot(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequence[int]) -> None:
     """Labels → rows of zeros with a one."""
     assert isinstance(node.op, OneHotOp)
     shape = node.inputs[0].shape
-    low.step(OneHot(), [*inputs, *outputs], (shape[0], node.op.classes, math.prod(shape[1:])),
-             writes=outputs, label="one-hot")
+    low.step(
+        OneHot(),
+        [*inputs, *outputs],
+        (shape[0], node.op.classes, math.prod(shape[1:])),
+        writes=outputs,
+        label="one-hot",
+    )
 
 
 def lower_random(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequence[int]) -> None:

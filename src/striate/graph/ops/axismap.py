@@ -132,7 +132,7 @@ class Pad1d(Rule):
     """`begin` and `end` more elements, by `mode`; negative counts crop.
 
     Modes: "zeros", "reflect" (the border is not repeated), "replicate" (the border is repeated),
-    "circular".
+    "circular" (of what is left after cropping).
     """
 
     in_size: int
@@ -161,6 +161,7 @@ class Pad1d(Rule):
     def compute_rows(self) -> Rows:
         """One element each, or none in padding of zeros."""
         n = self.in_size
+        low, high = max(0, -self.begin), n - max(0, -self.end)
         rows = []
         for j in range(-self.begin, n + self.end):
             if 0 <= j < n:
@@ -173,7 +174,7 @@ class Pad1d(Rule):
             elif self.mode == "replicate":
                 i = min(max(j, 0), n - 1)
             else:
-                i = j % n
+                i = low + (j - low) % (high - low)
             rows.append(((i, 1.0),))  # type: ignore[arg-type]
         return tuple(rows)
 

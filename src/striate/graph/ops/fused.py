@@ -55,7 +55,9 @@ class FusedConv(Op):
         """The convolution, then the expression."""
         (y,) = self.conv.numpy(*arrays[:2])
         extra = [
-            a.reshape(1, -1, 1, 1) if kind == "channel" else a.reshape(y.shape if a.size > 1 else ())
+            a.reshape(1, -1, 1, 1)
+            if kind == "channel"
+            else a.reshape(y.shape if a.size > 1 else ())
             for kind, a in zip(self.operands, arrays[2:], strict=True)
         ]
         (out,) = Fused(self.expr).numpy(y, *extra)

@@ -48,6 +48,9 @@ class Resize1d(Rule):
 
     def _nearest(self) -> list[int]:
         # floor(j · step), or floor((j + 1/2) · step) for "nearest-exact", in float32 as PyTorch.
+        # Its "nearest" leaves the given scale aside where the sizes are equal or twofold.
+        if self.mode == "nearest" and self.outputs in (self.in_size, 2 * self.in_size):
+            return [j * self.in_size // self.outputs for j in range(self.outputs)]
         step = np.float32(self._step())
         shift = np.float32(0.5 if self.mode == "nearest-exact" else 0.0)
         return [
@@ -84,18 +87,17 @@ class Resize1d(Rule):
 
     def _filtered(self) -> Rows:
         # A triangle or cubic (a = -1/2) filter, stretched by the step when that is above 1,
-        # cut at the border and normalised.
+        # cut at the border and normalised. As in PyTorch, align_corners changes only the step.
         step = self._step()
         stretch = max(step, 1.0)
         kernel: Callable[[float], float] = triangle if self.mode == "linear" else _cubic_half
         support = (1.0 if self.mode == "linear" else 2.0) * stretch
-        half = 0.0 if self.align_corners else 0.5
         rows = []
         for j in range(self.outputs):
-            centre = step * (j + half)
-            start = max(int(centre - support + 1 - half), 0)
-            stop = min(int(centre + support + 1 - half), self.in_size)
-            weights = [kernel((i - centre + half) / stretch) for i in range(start, stop)]
+            centre = step * (j + 0.5)
+            start = max(int(centre - support + 0.5), 0)
+            stop = min(int(centre + support + 0.5), self.in_size)
+            weights = [kernel((i - centre + 0.5) / stretch) for i in range(start, stop)]
             total = sum(weights)
             rows.append(tuple((start + t, weight / total) for t, weight in enumerate(weights)))
         return tuple(rows)

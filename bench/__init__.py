@@ -1,0 +1,1 @@
+"""Speed on this machine, side by side with PyTorch: `make bench`."""
