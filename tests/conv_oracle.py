@@ -5,10 +5,10 @@ left; what lies outside of an image counts as 0, also where that takes padding a
 """
 
 import numpy as np
-from tests.guard import PARTS, guarded, guarded_front
-from tests.kernel_call import call
 
 from striate.engine.program import SCRATCH
+from tests.guard import PARTS, guarded, guarded_front
+from tests.kernel_call import call
 
 UNIT_ROUNDOFF = 2.0**-24
 
@@ -58,9 +58,7 @@ def weight_gradient(x, dy, kernel, stride=(1, 1), begin=(0, 0), dilation=(1, 1),
     """dw[o, c, a, b] = Σ x[n, c, i·sh - pt + a·dh, j·sw - pl + b·dw] · dy[n, o, i, j]"""
     met = np.split(patches(x, kernel, dy.shape[2:], stride, begin, dilation), groups, axis=1)
     parts = zip(met, np.split(dy.astype(np.float64), groups, axis=1), strict=True)
-    return np.concatenate(
-        [np.einsum("nciajb,noij->ocab", p, d, optimize=True) for p, d in parts]
-    )
+    return np.concatenate([np.einsum("nciajb,noij->ocab", p, d, optimize=True) for p, d in parts])
 
 
 def assert_sums(got, want, of_magnitudes, depth):

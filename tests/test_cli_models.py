@@ -177,13 +177,13 @@ def test_damaged_and_foreign_model_files(cli, trained, model, pictures, tmp_path
     shutil.copy(trained / "last.ckpt", tmp_path / "checkpoint.safetensors")
     shutil.copy(pictures / "down" / "0.png", tmp_path / "picture.safetensors")
     for name in ("cut", "empty", "changed", "checkpoint", "picture"):
+        file = f"{name}.safetensors"
         for command in (
-            ["evaluate", "{}", pictures],
-            ["predict", "{}", pictures],
-            ["inspect", "{}"],
+            ["evaluate", file, pictures],
+            ["predict", file, pictures],
+            ["inspect", file],
         ):
-            file = f"{name}.safetensors"
-            outcome = cli(*(file if word == "{}" else word for word in command))
+            outcome = cli(*command)
             assert outcome.code == 1
             assert file in outcome.error
 

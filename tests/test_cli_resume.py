@@ -12,9 +12,9 @@ from striate.io.checkpoint import read_checkpoint
 from tests.cli_run import ENVIRONMENT, cli, make_pictures, trained  # noqa: F401 - fixtures
 
 RUN = [
-    "--epochs", "60", "--batch-size", "2", "--save-every", "1", "--augment", "crop=1,flip",
+    "--epochs", "30", "--batch-size", "2", "--save-every", "1", "--augment", "crop=1,flip",
     "--optimizer", "adam", "--lr", "0.002", "--schedule", "onecycle", "--ema", "0.9",
-    "--patience", "60",
+    "--patience", "30",
 ]  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def test_a_broken_run_ends_as_an_unbroken_one(tmp_path, unbroken, how):
         assert process.returncode == 128 + signal.SIGINT
         assert err.splitlines()[-1].endswith("go on with: striate train --resume run")
         assert out == ""
-    assert len(untimed(tmp_path / "run")) < 60
+    assert len(untimed(tmp_path / "run")) < 30
 
     resumed = start(tmp_path, "--resume", "run")
     _, err = resumed.communicate(timeout=300)

@@ -1,19 +1,7 @@
-import re
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.conv_oracle import (
-    assert_sums,
-    convolution,
-    input_gradient,
-    integers,
-    nchw,
-    nhwc,
-    run_steps,
-)
-from tests.kernel_call import assembly, calls, isa  # noqa: F401
 
 from striate.arith.conv import ConvShape
 from striate.arith.expr import Expr
@@ -29,6 +17,17 @@ from striate.graph.ops.fused import FusedConv
 from striate.jit import target
 from striate.kernels.direct import DirectConv
 from striate.kernels.epilogue import NONE, Epilogue
+from tests.conv_oracle import (
+    assert_sums,
+    convolution,
+    input_gradient,
+    integers,
+    nchw,
+    nhwc,
+    run_steps,
+)
+from tests.kernel_call import assembly, calls, isa  # noqa: F401
+from tests.machine_code import fmas, functions, inner_loops, on_stack
 
 X, W, Y, OPERANDS = 1, 2, 3, 4
 # relu(y · a + b) · c with a factor a channel, a summand an element and one number
@@ -102,7 +101,7 @@ def run_lowered(op, image, w, epilogue=NONE, operands=()):
 
 
 @pytest.mark.parametrize("co", [1, 3, 10, 16, 17, 32, 33, 48, 72])
-def test_every_tile_and_tail(isa, co):  # noqa: F811
+def test_every_tile_and_tail(isa, co):
     """Widths 1 … 30 go through the body of every tile length, co through every mask."""
     rng = np.random.default_rng(co)
     spec = DirectConv(3, co, 1, (3, 3), (1, 1), (1, 1), (1, 1), NONE)
@@ -137,7 +136,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize("spec", GEOMETRIES.values(), ids=GEOMETRIES)
-def test_geometry(isa, spec):  # noqa: F811
+def test_geometry(isa, spec):
     rng = np.random.default_rng(1)
     w = integers(rng, spec.co * spec.groups, spec.ci, *spec.kernel)
     for i, (size, out, begin) in enumerate(PLACES):
@@ -148,7 +147,7 @@ def test_geometry(isa, spec):  # noqa: F811
             np.testing.assert_array_equal(got, want)
 
 
-def test_blocking_does_not_change_the_bits(isa):  # noqa: F811
+def test_blocking_does_not_change_the_bits(isa):
     rng = np.random.default_rng(2)
     spec = DirectConv(3, 72, 1, (3, 3), (1, 1), (1, 1), (1, 1), NONE)
     x = rng.standard_normal((2, 3, 7, 17), np.float32)
@@ -163,7 +162,7 @@ def test_blocking_does_not_change_the_bits(isa):  # noqa: F811
 
 
 @pytest.mark.parametrize(("co", "groups"), [(17, 1), (64, 1), (3, 4)])
-def test_epilogue(isa, co, groups):  # noqa: F811
+def test_epilogue(isa, co, groups):
     rng = np.random.default_rng(3)
     spec = DirectConv(2, co, groups, (3, 3), (1, 1), (1, 1), (1, 1), ALL_OPERANDS)
     x, w = integers(rng, 2, 2 * groups, 5, 16), integers(rng, co * groups, 2, 3, 3)
@@ -174,7 +173,7 @@ def test_epilogue(isa, co, groups):  # noqa: F811
     np.testing.assert_array_equal(got, np.maximum(y * a[:, None, None] + b, 0) * 0.5)
 
 
-def test_epilogue_without_operands(isa):  # noqa: F811
+def test_epilogue_without_operands(isa):
     rng = np.random.default_rng(4)
     leaky = Epilogue(Expr(1, (("const", 0.25), ("mul", 0, 1), ("max", 0, 2)), (3,)))
     spec = DirectConv(2, 10, 1, (2, 2), (1, 1), (1, 1), (1, 1), leaky)
@@ -183,7 +182,7 @@ def test_epilogue_without_operands(isa):  # noqa: F811
     np.testing.assert_array_equal(direct(spec, x, w, (3, 5)), np.where(y > 0, y, y / 4))
 
 
-def test_not_a_number_and_infinity_go_through(isa):  # noqa: F811
+def test_not_a_number_and_infinity_go_through(isa):
     spec = DirectConv(3, 10, 1, (3, 3), (1, 1), (1, 1), (1, 1), NONE)
     x, w = np.ones((1, 3, 5, 5), np.float32), np.ones((10, 3, 3, 3), np.float32)
     x[0, 1, 0, 0], x[0, 2, 4, 4] = np.nan, np.inf
@@ -206,13 +205,14 @@ FORWARD = {
 
 
 @pytest.mark.parametrize("case", FORWARD.values(), ids=FORWARD)
-def test_forward_as_planned(isa, case):  # noqa: F811
+def test_forward_as_planned(isa, case):
     x_shape, w_shape, op = case
     rng = np.random.default_rng(5)
     x = rng.standard_normal(x_shape, np.float32)
     w = rng.standard_normal(w_shape, np.float32)
-    shape = ConvShape(*x_shape, w_shape[0], *w_shape[2:], op.stride, op.padding, op.dilation,
-                      op.groups)
+    shape = ConvShape(
+        *x_shape, w_shape[0], *w_shape[2:], op.stride, op.padding, op.dilation, op.groups
+    )
     facts = ((shape.out_h, shape.out_w), op.stride, (op.padding[0][0], op.padding[1][0]),
              op.dilation, op.groups)  # fmt: skip
     want, magnitudes = convolution(x, w, *facts), convolution(abs(x), abs(w), *facts)
@@ -226,12 +226,19 @@ GRADIENTS = {
     "strides 3 and 2": ((1, 3, 11, 8), (4, 3, 4, 3), (3, 2), ((2, 1), (0, 3)), (1, 1), 1),
     "dilation divides stride": ((1, 4, 10, 9), (3, 4, 2, 3), (2, 3), ((1, 0), (2, 1)), (2, 2), 1),
     "groups": ((1, 6, 7, 7), (9, 2, 3, 2), (2, 1), ((1, 2), (1, 0)), (1, 2), 3),
-    "kernel smaller than stride": ((1, 2, 10, 7), (3, 2, 1, 2), (3, 3), ((0, 0), (1, 1)), (1, 1), 1),
+    "kernel smaller than stride": (
+        (1, 2, 10, 7),
+        (3, 2, 1, 2),
+        (3, 3),
+        ((0, 0), (1, 1)),
+        (1, 1),
+        1,
+    ),
 }
 
 
 @pytest.mark.parametrize("case", GRADIENTS.values(), ids=GRADIENTS)
-def test_input_gradient_as_planned(isa, case):  # noqa: F811
+def test_input_gradient_as_planned(isa, case):
     x_shape, w_shape, stride, padding, dilation, groups = case
     rng = np.random.default_rng(6)
     shape = ConvShape(*x_shape, w_shape[0], *w_shape[2:], stride, padding, dilation, groups)
@@ -243,7 +250,7 @@ def test_input_gradient_as_planned(isa, case):  # noqa: F811
     np.testing.assert_array_equal(run_lowered(op, dy, w), want)
 
 
-def test_epilogue_of_an_input_gradient(isa):  # noqa: F811
+def test_epilogue_of_an_input_gradient(isa):
     """Phases without taps still get their epilogue: there dx is relu(0 · a + b) · c."""
     rng = np.random.default_rng(7)
     op = ConvInputGrad((2, 2), ((0, 0), (0, 0)), (1, 1), 1, 8, 6)
@@ -297,34 +304,16 @@ def test_random_convolutions(n, ci, co, groups, vertical, horizontal, backward):
 # -- the code --------------------------------------------------------------------------------------
 
 
-def inner_loops(text, function):
-    """Instruction lines of each block of `function` that jumps back to its own label."""
-    body = text[text.index(f"\n{function}:") :]
-    body = body[: body.index(".Lfunc_end")]
-    loops, label, lines = [], None, []
-    for line in body.splitlines():
-        code = line.split("#")[0].split("//")[0].strip()
-        if match := re.match(r"(\.L\w+):", line.strip()):
-            label, lines = match[1], []
-        elif code and not code.startswith("."):
-            lines.append(code)
-            if label is not None and code.endswith(label):
-                loops.append(list(lines))
-    return loops
-
-
-@pytest.mark.parametrize("name", ["avx512", "avx2", "neon"])
+@pytest.mark.parametrize("name", ["avx512", "avx2", "sse2", "neon"])
 def test_inner_loop_is_the_tile_and_nothing_spills(name):
     machine = target.reference_machine(name)
     spec = DirectConv(64, 64, 1, (3, 3), (1, 1), (1, 1), (1, 1), NONE)
     text = assembly(spec, name)
-    assert calls(text) == []
+    assert set(calls(text)) <= functions(text)
     (loop,) = inner_loops(text, f"tile{machine.rows}")
-    fmas = [line for line in loop if re.match(r"vfmadd\w+ps|fmla", line)]
-    assert len(fmas) == machine.rows * machine.cols * 2  # unrolled by two input channels
-    assert not [line for line in loop if re.search(r"%rsp|%rbp|\bsp\b", line)]
-    loads = [line for line in loop if re.match(r"vmov[au]ps\s|ldr\s+q|ldp\s+q|ld1\s", line)]
-    assert 0 < len(loads) <= 2 * machine.cols
+    assert fmas(loop) == machine.rows * machine.cols
+    assert on_stack(loop) == []
+    assert not {"call", "callq", "bl", "blr"} & {line.split()[0] for line in loop}
 
 
 def test_planned_scratch_is_what_the_kernel_needs():

@@ -190,6 +190,7 @@ class TestCalls:
             np.testing.assert_array_equal(y, expected)
             assert y.dtype == np.float32
         assert big_endian.dtype == ">f8"
+        assert np.isinf(nn.Identity()(np.array([1e300]))).all()
 
     @pytest.mark.parametrize("x", [np.zeros((1, 1, 4, 4), complex), np.array([["a"]])])
     def test_what_is_no_number_is_refused(self, x):

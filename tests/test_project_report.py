@@ -29,8 +29,8 @@ def test_curves(tmp_path, epochs):
 def test_curves_without_validation(tmp_path):
     history = {
         "epoch": [1, 2],
-        "train_loss": [2.0, 1.0],
-        "train_accuracy": [0.1, 0.2],
+        "train_loss": [2, 1],
+        "train_accuracy": [0, 1],
         "lr": [1, 1],
     }
     draw_curves(history, tmp_path / "c.png")

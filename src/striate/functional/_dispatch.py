@@ -52,6 +52,8 @@ def to_array(function: str, name: str, x: Tensor, *, integers: bool = False) -> 
     `integers`, integer arrays become int32 instead. Raises DTypeError.
     """
     array = x.data if isinstance(x, Param) else np.asarray(x)
+    if array.dtype == np.float32 and array.flags.c_contiguous:
+        return array
     kind = array.dtype.kind
     if kind not in "biuf":
         raise DTypeError(
@@ -101,6 +103,14 @@ def _freeze(name: str, value: Any) -> Any:
     raise ArgumentError(f"{name} cannot be {value!r:.80}")
 
 
+def _explain(name: str, signature: inspect.Signature, args: Any, kwargs: Any) -> None:
+    """Raise the TypeError of a call that does not fit the signature."""
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{name}() {error}") from None
+
+
 def functional(
     *tensors: str, integers: tuple[str, ...] = (), check: Check | None = None
 ) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
@@ -112,11 +122,20 @@ def functional(
 
     def decorate(body: Callable[P, Any]) -> Callable[P, Any]:
         signature = inspect.signature(body)
+        parameters = signature.parameters.values()
+        positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        required = {p.name for p in parameters if p.default is p.empty}
         name = body.__name__
 
         @functools.wraps(body)
         def call(*args: P.args, **kwargs: P.kwargs) -> Any:
-            options = signature.bind(*args, **kwargs).arguments
+            # As signature.bind, which takes longer than a small kernel.
+            options: dict[str, Any] = dict(zip(positional, args, strict=False)) | kwargs
+            if (
+                len(options) < len(args) + len(kwargs)
+                or not required <= options.keys() <= signature.parameters.keys()
+            ):
+                _explain(name, signature, args, kwargs)
             operands = {t: options.pop(t) for t in tensors if t in options}
             if is_symbolic(*operands.values()):
                 values = {t: to_value(x) for t, x in operands.items()}

@@ -20,11 +20,6 @@ def zeros(k: Kernel, rows: int, cols: int) -> list[Any]:
     return [vec.constant(k, 0.0)] * (rows * cols)
 
 
-def unroll_of(length: int, most: int = 2) -> int:
-    """Largest divisor of `length` that is at most `most`, so that no remainder loop is needed."""
-    return max(u for u in range(1, most + 1) if length % u == 0)
-
-
 def multiply_run(
     k: Kernel,
     x: Ptr,
@@ -37,19 +32,18 @@ def multiply_run(
     row_stride: int,
     block: int,
 ) -> list[Any]:
-    """Accumulate one contiguous run of `length` inputs into the tile."""
-    unroll = unroll_of(length)
+    """Accumulate one contiguous run of `length` inputs into the tile.
+
+    One input channel a round: with more, LLVM's scheduler lifts the weight loads of the next
+    channel above the FMAs of this one, and accumulators are spilled.
+    """
 
     def body(i: Int, accs: list[Any]) -> list[Any]:
-        for u in range(unroll):
-            accs = multiply_step(
-                k, x.at(i).at(u), w.at(i * block).at(u * block), accs, rows, cols, row_stride
-            )
-        return accs
+        return multiply_step(k, x.at(i), w.at(i * block), accs, rows, cols, row_stride)
 
-    if length == unroll:
+    if length == 1:
         return body(k.int(0), accs)
-    return k.fold(0, length, accs, body, step=unroll, at_least_once=True)
+    return k.fold(0, length, accs, body, at_least_once=True)
 
 
 def multiply_step(

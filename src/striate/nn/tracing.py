@@ -182,7 +182,8 @@ def as_input(array: Any) -> Array:
     source = np.asarray(array)
     if source.dtype.kind not in "biuf":
         raise DTypeError(f"an input array must hold real numbers, got dtype {source.dtype}")
-    return np.asarray(source, np.float32, order="C")
+    with np.errstate(over="ignore", invalid="ignore"):  # 1e300 becomes infinite
+        return np.asarray(source, np.float32, order="C")
 
 
 class Runnable(Protocol):
