@@ -60,7 +60,7 @@ MOVES = [
 ]
 
 
-@pytest.mark.parametrize(("op", "meaning", "shape"), MOVES, ids=lambda v: str(v)[:30])
+@pytest.mark.parametrize(("op", "meaning", "shape"), MOVES, ids=[str(op) for op, _, _ in MOVES])
 def test_data_movement(op, meaning, shape):
     x = spread(shape)
     np.testing.assert_array_equal(apply(op, x), meaning(x))

@@ -147,7 +147,7 @@ class _Build:
         b.position_at_end(slow)
         if asleep is not None:
             self._sleep(k, word, old, asleep)
-        elif self.futex:
+        elif "windows" not in self.machine.triple:
             b.call(self.unit.declare("sched_yield", I32, []), [])
         spins.add_incoming(ir.Constant(I32, 0), b.block)
         b.branch(head)

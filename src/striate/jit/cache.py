@@ -75,10 +75,10 @@ def _problem(path: Path) -> str | None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         facts = path.stat()
+    except FileExistsError:
+        return "it is not a folder"
     except OSError as error:
         return error.strerror or str(error)
-    if not stat.S_ISDIR(facts.st_mode):
-        return "it is not a folder"
     if hasattr(os, "getuid"):
         if facts.st_uid not in (os.getuid(), 0):
             return f"it belongs to user {facts.st_uid}"

@@ -30,7 +30,8 @@ def _optimised(text: str, machine: Machine) -> Any:
         module = binding.parse_assembly(text)
         module.verify()
     except RuntimeError as error:
-        raise CompileError(f"generated code is not valid LLVM IR: {error}") from error
+        reason = " ".join(str(error).split())
+        raise CompileError(f"generated code is not valid LLVM IR: {reason}") from error
     module.triple = machine.triple
     target = target_machine(machine)
     module.data_layout = str(target.target_data)

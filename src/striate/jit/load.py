@@ -24,6 +24,7 @@ class CacheInfo:
 
 _lock = threading.RLock()
 _addresses: dict[tuple[str, Machine], int] = {}
+_runners: dict[tuple[Runner, Machine], tuple[int, ...]] = {}
 _alive: list[Any] = []
 _counts = {"compiled": 0, "loaded": 0}
 _linker: Any = None
@@ -50,8 +51,11 @@ def address(spec: KernelSpec) -> int:
 
 def runner(spec: Runner) -> tuple[int, ...]:
     """Addresses of the native runner's functions, in the order of `Runner.functions`."""
+    key = spec, machine()
     with _lock:
-        return _link(_object(spec, machine()), spec.functions)
+        if key not in _runners:
+            _runners[key] = _link(_object(*key), spec.functions)
+        return _runners[key]
 
 
 def _object(spec: KernelSpec | Runner, target: Machine) -> bytes:

@@ -27,11 +27,16 @@ _VOID_P, _I64, _I32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
 
 
 def available_threads() -> int:
-    """Threads that this process may use: affinity mask, cgroup quota, environment; at least 1."""
+    """Threads that this process may use: affinity mask, cgroup quota, environment; at least 1.
+
+    Raises ArgumentError for a STRIATE_NUM_THREADS that is no number of threads.
+    """
     for name in ("STRIATE_NUM_THREADS", "OMP_NUM_THREADS"):
         text = os.environ.get(name, "").split(",")[0].strip()
-        if text.isdigit() and int(text) > 0:
+        if text.isdecimal() and int(text) > 0:
             return int(text)
+        if text and name == "STRIATE_NUM_THREADS":
+            raise ArgumentError(f"{name}={text!r} must be a whole number of at least 1; or unset it")
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:
@@ -82,6 +87,8 @@ class Pool:
         `threads=1` keeps to the caller's thread. Otherwise all threads of the pool are used, or
         the caller's alone while another caller has them.
         """
+        if count == 0:  # without a barrier, a worker could still read this job when the next comes
+            return
         if self.threads == 1 or threads == 1 or not self._lock.acquire(blocking=False):
             self._run(None, steps, count, 0, 1)
             return
@@ -105,7 +112,14 @@ class Pool:
             worker = threading.Thread(
                 target=target, args=(part,), name=f"striate-{part}", daemon=True
             )
-            worker.start()
+            try:
+                worker.start()
+            except RuntimeError as error:
+                self._stop()
+                raise ArgumentError(
+                    f"only {part} of {self.threads} threads can be started here ({error}); ask for "
+                    "fewer with set_num_threads or STRIATE_NUM_THREADS"
+                ) from error
             self._workers.append(worker)
 
     def _native_worker(self, part: int) -> None:
@@ -121,22 +135,24 @@ class Pool:
     def close(self) -> None:
         """Let the workers end. The pool can be used again afterwards (they are started anew)."""
         with self._lock:
-            workers, self._workers = self._workers, []
-            if not workers:
-                return
-            if self.futex:
-                ctypes.c_int32.from_address(self._state + STOP).value = 1
-                self._lead(self._state, None, 0, 1)
-            else:
-                self._job = None
-                for semaphore in self._semaphores:
-                    semaphore.release()
-            for worker in workers:
-                worker.join()
-            ctypes.memset(self._state, 0, STATE_BYTES)
+            self._stop()
+
+    def _stop(self) -> None:
+        workers, self._workers = self._workers, []
+        if self.futex:
+            ctypes.c_int32.from_address(self._state + STOP).value = 1
+            self._lead(self._state, None, 0, 1)
+        else:
+            self._job = None
+            for semaphore in self._semaphores:
+                semaphore.release()
+        for worker in workers:
+            worker.join()
+        ctypes.memset(self._state, 0, STATE_BYTES)
 
 
 _pool: Pool | None = None
+_wanted: int | None = None  # threads of the pool to come; None: all that are available
 _guard = threading.Lock()
 
 
@@ -146,13 +162,13 @@ def pool() -> Pool:
     if _pool is None:
         with _guard:
             if _pool is None:
-                _pool = Pool(available_threads())
+                _pool = Pool(_wanted or available_threads())
     return _pool
 
 
 def get_num_threads() -> int:
     """Threads that programs run on."""
-    return _pool.threads if _pool is not None else available_threads()
+    return _pool.threads if _pool is not None else _wanted or available_threads()
 
 
 def set_num_threads(n: int) -> None:
@@ -164,17 +180,17 @@ def set_num_threads(n: int) -> None:
     if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
         raise ArgumentError(f"set_num_threads: n={n!r} must be a whole number of at least 1")
     with _guard:
-        old, _pool = _pool, Pool(n)
+        old, _pool = _pool, Pool(int(n))
     if old is not None:
         old.close()
 
 
 def _forget_after_fork() -> None:
     """The child of a fork has none of the parent's threads: it makes a pool of its own."""
-    global _pool, _guard
-    threads = _pool.threads if _pool is not None else None
+    global _pool, _wanted, _guard
+    if _pool is not None:
+        _wanted, _pool = _pool.threads, None
     _guard = threading.Lock()
-    _pool = Pool(threads) if threads is not None else None
 
 
 def _close_at_exit() -> None:

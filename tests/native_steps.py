@@ -1,0 +1,92 @@
+"""Small kernels for tests of what runs kernels, and tables of steps as the native runner reads them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from striate.ir import vec
+from striate.ir.kernel import I32, Unit
+from striate.jit import load
+from striate.kernels.spec import symbol
+
+
+@dataclass(frozen=True)
+class Reverse:
+    """y[i] = x[n − 1 − i] + 1: every part reads what the others wrote in the step before."""
+
+    def emit(self, machine):
+        unit = Unit(machine)
+        k = unit.kernel(symbol(self))
+        x, y, n = k.buffer(0), k.buffer(1), k.size(0)
+        start, stop = k.share(n)
+        with k.loop(start, stop) as i:
+            value = vec.load_scalar(k, x.at(n - i - 1))
+            k.b.store(k.b.fadd(value, vec.constant(k, 1.0, 1).type.element(1.0)), y.at(i).v)
+        k.finish()
+        return unit.text()
+
+
+@dataclass(frozen=True)
+class Count:
+    """count[16 · part] += 1, and count[16 · part + 1] = parts."""
+
+    def emit(self, machine):
+        unit = Unit(machine)
+        k = unit.kernel(symbol(self))
+        mine = k.buffer(0, I32).at(k.part * 16)
+        k.b.store(k.b.add(vec.load_scalar(k, mine), I32(1)), mine.v)
+        k.b.store(k.b.trunc(k.parts.ir, I32), mine.at(1).v)
+        k.finish()
+        return unit.text()
+
+
+@dataclass(frozen=True)
+class Double:
+    """y[i] = x[i] · factor for one element of each part: i = 16 · part."""
+
+    factor: float
+
+    def emit(self, machine):
+        unit = Unit(machine)
+        k = unit.kernel(symbol(self))
+        at = k.part * 16
+        x = vec.broadcast(k, k.buffer(0).at(at))
+        y = k.b.extract_element(k.b.fmul(x, vec.constant(k, self.factor)), I32(0))
+        k.b.store(y, k.buffer(1).at(at).v)
+        k.finish()
+        return unit.text()
+
+
+@dataclass(frozen=True)
+class Control:
+    """The x86 floating-point control word: stored to out[16 · part], or taken from there."""
+
+    put: bool
+
+    def emit(self, machine):
+        from striate.ir.types import PTR, VOID
+
+        unit = Unit(machine)
+        k = unit.kernel(symbol(self))
+        name = "llvm.x86.sse.ldmxcsr" if self.put else "llvm.x86.sse.stmxcsr"
+        k.b.call(unit.declare(name, VOID, [PTR]), [k.buffer(0, I32).at(k.part * 16).v])
+        k.finish()
+        return unit.text()
+
+
+class Steps:
+    """A table of steps (spec, arrays, sizes) that stays in memory as long as this object."""
+
+    def __init__(self, *steps):
+        self.kept, rows = [], []
+        for spec, arrays, sizes in steps:
+            buffers = np.array([a.ctypes.data for a in arrays], np.int64)
+            table = np.array([*sizes, 0], np.int64)
+            self.kept.append((arrays, buffers, table))
+            rows.append((load.address(spec), buffers.ctypes.data, table.ctypes.data))
+        self.rows = np.array(rows, np.int64).reshape(-1, 3)
+        self.count = len(rows)
+
+    def run(self, pool, **options):
+        """Walk all of them."""
+        pool.run(self.rows.ctypes.data, self.count, **options)
