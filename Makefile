@@ -29,7 +29,7 @@ test: $(DEV) ## all tests
 	@$(BIN)/python -m pytest -q
 
 test-oldest: ## all tests with the oldest releases that pyproject.toml allows
-	@PYTHON="$(PYTHON)" scripts/setup.sh --oldest .venv-oldest dev
+	@PYTHON="$(PYTHON)" scripts/setup.sh --oldest .venv-oldest test
 	@.venv-oldest/bin/python -m pytest -q
 
 bench: $(BENCH) ## measure speed on this machine, beside PyTorch

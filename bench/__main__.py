@@ -30,28 +30,28 @@ def main(quick: bool, threads: tuple[int, ...], json_path: Path | None, write: P
     Example: python -m bench --quick --threads 1
     """
     rounds, seconds = (3, 0.02) if quick else (9, 0.08)
+    peaks: dict[int, float] = {}
+    rows, steps = [], []
     usable = engine.get_num_threads()
+    for count in (t for t in threads if t <= usable):
+        st.set_num_threads(count)
+        torch.set_num_threads(count)
+        peaks[count] = engine.measure_peak(count, 0.3)
+        for layer, direction, way in layers.cases():
+            click.echo(f"{count} thread(s) · {layer} · {direction} · {way}", err=True)
+            rows.append(layers.measure(layer, direction, way, count, rounds, seconds))
+        click.echo(f"{count} thread(s) · training step", err=True)
+        steps.append(training.measure(count, rounds, 4 * seconds))
     facts = {
         "cpu": machine().cpu,
         "isa": machine().isa,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "striate": st.__version__,
-        "peak": {},
+        "peak": peaks,
         "command": "make bench",
         "rounds": rounds,
     }
-    rows, steps = [], []
-    for count in (t for t in threads if t <= usable):
-        st.set_num_threads(count)
-        torch.set_num_threads(count)
-        facts["peak"][count] = engine.measure_peak(count, 0.3)
-        for direction in layers.DIRECTIONS:
-            for layer in layers.LAYERS:
-                click.echo(f"{count} thread(s) · {direction} · {layer}", err=True)
-                rows.append(layers.measure(layer, direction, count, rounds, seconds))
-        click.echo(f"{count} thread(s) · training step", err=True)
-        steps.append(training.measure(count, rounds, 4 * seconds))
     click.echo(as_text(facts, rows, steps))
     if json_path is not None:
         content = {

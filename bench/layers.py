@@ -3,6 +3,8 @@
 Ours: the kernel's steps of a program, on NHWC memory as inside every program. The forward pass
 reads packed weights, as in inference, where they are packed once; the input gradient includes
 packing and the weight gradient includes the last step to OIHW order, as in training.
+"direct" rows are measured with `algorithm="direct"`; "winograd" rows are what a program does by
+itself, in GFLOP/s of the direct convolution, so their share of the peak may exceed 1.
 PyTorch: `torch.nn.functional.conv2d` and `torch.ops.aten.convolution_backward` on channels-last
 tensors.
 """
@@ -23,6 +25,7 @@ from striate.graph.ops.conv import Conv2d, ConvInputGrad, ConvWeightGrad
 
 Array = npt.NDArray[np.float32]
 DIRECTIONS = ("forward", "input gradient", "weight gradient")
+ALGORITHMS = ("direct", "auto")
 WANTED = {"forward": 0.90, "forward 1×1": 0.85, "input gradient": 0.85, "weight gradient": 0.80}
 
 
@@ -40,6 +43,11 @@ class Layer:
     def __str__(self) -> str:
         text = f"{self.ci},{self.h},{self.h} → {self.co}, {self.k}×{self.k}"
         return text + (f"/{self.s}" if self.s > 1 else "") + (f", n={self.n}" * (self.n > 1))
+
+    @property
+    def has_winograd(self) -> bool:
+        """Whether a program uses Winograd's method for it (forward and input gradient)."""
+        return self.k == 3 and self.s == 1
 
     @property
     def out(self) -> int:
@@ -66,12 +74,24 @@ LAYERS = (
 )
 
 
+def cases() -> list[tuple[Layer, str, str]]:
+    """(layer, direction, algorithm) of every line of the table."""
+    return [
+        (layer, direction, algorithm)
+        for direction in DIRECTIONS
+        for layer in LAYERS
+        for algorithm in ALGORITHMS
+        if algorithm == "direct" or (layer.has_winograd and direction != "weight gradient")
+    ]
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the table."""
 
     layer: str
     direction: str
+    algorithm: str
     threads: int
     gflops: float
     share: float
@@ -83,7 +103,7 @@ class Row:
 
 
 def _ours(
-    layer: Layer, direction: str, arrays: dict[str, Array]
+    layer: Layer, direction: str, algorithm: str, arrays: dict[str, Array]
 ) -> tuple[Callable[[], None], Array]:
     """A call that runs the layer's kernel, and its result in NCHW."""
     pad = ((layer.k // 2,) * 2,) * 2
@@ -98,10 +118,10 @@ def _ours(
         else:
             out = ConvWeightGrad(stride, pad, kh=layer.k, kw=layer.k)(a, b)
         graph = trace.graph(out)
-    executable = engine.build(graph, training=True)
+    executable = engine.build(graph, training=True, algorithm=algorithm)
     (result,) = executable(arrays[names[0]], arrays[names[1]])
     steps, run = executable.step_by_step(arrays[names[0]], arrays[names[1]])
-    skip = ("NCHW", "NHWC", "copy") + (("pack",) if direction == "forward" else ())
+    skip = ("NCHW", "NHWC", "copy") + (("pack", "transform") if direction == "forward" else ())
     chosen = [i for i, step in enumerate(steps) if not step.label.startswith(skip)]
     runs = _runs(chosen)
 
@@ -146,7 +166,9 @@ def _theirs(
     return call, call().contiguous().numpy()
 
 
-def measure(layer: Layer, direction: str, threads: int, rounds: int, seconds: float) -> Row:
+def measure(
+    layer: Layer, direction: str, algorithm: str, threads: int, rounds: int, seconds: float
+) -> Row:
     """Both contenders and the machine's peak, interleaved."""
     rng = np.random.default_rng(0)
     shapes = {
@@ -155,7 +177,7 @@ def measure(layer: Layer, direction: str, threads: int, rounds: int, seconds: fl
         "g": (layer.n, layer.co, layer.out, layer.out),
     }
     arrays = {k: rng.standard_normal(s).astype(np.float32) for k, s in shapes.items()}
-    ours, result = _ours(layer, direction, arrays)
+    ours, result = _ours(layer, direction, algorithm, arrays)
     with torch.inference_mode():
         theirs, reference = _theirs(layer, direction, arrays)
         error = float(np.abs(result - reference).max() / reference.std())
@@ -165,11 +187,17 @@ def measure(layer: Layer, direction: str, threads: int, rounds: int, seconds: fl
             peaks.append(engine.measure_peak(threads, 0.002))
 
         times = interleave({"ours": ours, "torch": theirs, "peak": peak}, rounds, seconds)
-    return _row(layer, direction, threads, times, max(peaks), error)
+    return _row(layer, direction, algorithm, threads, times, max(peaks), error)
 
 
 def _row(
-    layer: Layer, direction: str, threads: int, times: dict[str, Timing], peak: float, error: float
+    layer: Layer,
+    direction: str,
+    algorithm: str,
+    threads: int,
+    times: dict[str, Timing],
+    peak: float,
+    error: float,
 ) -> Row:
     speed = {name: layer.flops / t.median / 1e9 for name, t in times.items()}
     slow, fast = layer.flops / times["ours"].high / 1e9, layer.flops / times["ours"].low / 1e9
@@ -177,6 +205,7 @@ def _row(
     return Row(
         str(layer),
         direction,
+        "winograd" if algorithm == "auto" else "direct",
         threads,
         speed["ours"],
         speed["ours"] / peak,

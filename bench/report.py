@@ -13,6 +13,7 @@ BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 LAYER_HEAD = (
     "layer",
     "direction",
+    "kernel",
     "threads",
     "GFLOP/s",
     "spread",
@@ -30,6 +31,7 @@ def _layer_cells(row: Row) -> tuple[str, ...]:
     return (
         row.layer,
         row.direction,
+        row.algorithm,
         str(row.threads),
         f"{row.gflops:.0f}",
         f"{row.spread[0]:.0f}–{row.spread[1]:.0f}",

@@ -1,11 +1,12 @@
-"""Small kernels for tests of what runs kernels, and tables of steps as the native runner reads them."""
+"""Small kernels for tests of what runs kernels, and tables of steps as the runner reads them."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from striate.ir import vec
-from striate.ir.kernel import I32, Unit
+from striate.ir.kernel import F32, I32, PTR, Unit
+from striate.ir.types import VOID
 from striate.jit import load
 from striate.kernels.spec import symbol
 
@@ -21,7 +22,7 @@ class Reverse:
         start, stop = k.share(n)
         with k.loop(start, stop) as i:
             value = vec.load_scalar(k, x.at(n - i - 1))
-            k.b.store(k.b.fadd(value, vec.constant(k, 1.0, 1).type.element(1.0)), y.at(i).v)
+            k.b.store(k.b.fadd(value, F32(1.0)), y.at(i).v)
         k.finish()
         return unit.text()
 
@@ -41,7 +42,7 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Double:
+class Scale:
     """y[i] = x[i] · factor for one element of each part: i = 16 · part."""
 
     factor: float
@@ -64,8 +65,6 @@ class Control:
     put: bool
 
     def emit(self, machine):
-        from striate.ir.types import PTR, VOID
-
         unit = Unit(machine)
         k = unit.kernel(symbol(self))
         name = "llvm.x86.sse.ldmxcsr" if self.put else "llvm.x86.sse.stmxcsr"

@@ -1,5 +1,6 @@
 """What the command line says to wrong input: one line, the right code, the nearest name."""
 
+import shlex
 import subprocess
 import sys
 
@@ -117,7 +118,7 @@ def test_debug_shows_the_traceback(cli):
 
 
 def test_a_reader_that_goes_away_is_no_traceback(tmp_path):
-    command = f"{sys.executable} -m striate.cli train --help | head -n 1"
+    command = f"{shlex.quote(sys.executable)} -m striate.cli train --help | head -n 1"
     done = subprocess.run(
         ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, env=ENVIRONMENT
     )

@@ -75,7 +75,24 @@ class Hwio:
         return product(shape)
 
 
-Layout = Plain | Nhwc | PackedWeights | Hwio
+@dataclass(frozen=True)
+class WinogradWeights:
+    """3×3 weights transformed for F(4×4, 3×3): [point][output block][input channel][block].
+
+    `packed` is the order that they are transformed from; it has one group and nine taps.
+    """
+
+    packed: PackedWeights
+
+    def __str__(self) -> str:
+        return f"winograd(block={self.packed.block}{' swap' if self.packed.swap else ''})"
+
+    def elements(self, shape: tuple[int, ...]) -> int:
+        """Float32 elements that the buffer holds: 36 points instead of nine taps."""
+        return self.packed.elements(shape) * 4
+
+
+Layout = Plain | Nhwc | PackedWeights | Hwio | WinogradWeights
 PLAIN = Plain()
 NHWC = Nhwc()
 

@@ -52,6 +52,7 @@ class Content:
         self.stamp: tuple[int, ...] | None = None
 
 
+refreshing = threading.Lock()  # held while constants are computed: one program at a time
 _lock = threading.RLock()
 _interned: weakref.WeakValueDictionary[object, Interned] = weakref.WeakValueDictionary()
 _contents: weakref.WeakValueDictionary[tuple[Interned, int], Content] = (

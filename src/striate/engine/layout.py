@@ -10,7 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from striate.arith.conv import ConvShape
-from striate.arith.layout import NHWC, PLAIN, Layout, Nhwc, PackedWeights, Plain
+from striate.arith.layout import (
+    NHWC,
+    PLAIN,
+    Layout,
+    Nhwc,
+    PackedWeights,
+    Plain,
+    WinogradWeights,
+)
 from striate.arith.machine import Machine
 from striate.graph.ops.axismap import AxisMap
 from striate.graph.ops.conv import Conv2d, ConvInputGrad, ConvWeightGrad
@@ -82,9 +90,27 @@ def weight_layout(op: Conv2d | ConvInputGrad, shape: ConvShape, machine: Machine
     return PackedWeights(machine.block(ci), shape.groups, phases, True)
 
 
+# Fewer channels leave the products too short to pay for the transforms, and an image of up to
+# 2×2 outputs needs as many products in a 4×4 tile as directly.
+WINOGRAD_CHANNELS = 16
+WINOGRAD_OUTPUTS = 4
+
+
+def suits_winograd(shape: ConvShape, forward: bool) -> bool:
+    """Whether F(4×4, 3×3) computes this convolution (or its input gradient) in less time."""
+    outputs = shape.out_h * shape.out_w if forward else shape.h * shape.w
+    return (
+        (shape.kh, shape.kw) == (3, 3)
+        and shape.stride == shape.dilation == (1, 1)
+        and shape.groups == 1
+        and min(shape.ci, shape.co) >= WINOGRAD_CHANNELS
+        and outputs > WINOGRAD_OUTPUTS
+    )
+
+
 class _Placing:
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
+    def __init__(self, machine: Machine, algorithm: str) -> None:
+        self.machine, self.algorithm = machine, algorithm
         self.layouts: dict[Value, Layout] = {}
         self.moved: dict[tuple[Value, Layout], Value] = {}
 
@@ -95,7 +121,7 @@ class _Placing:
         """The value in this memory order."""
         if self.has(value) == layout:
             return value
-        if isinstance(layout, PackedWeights):
+        if isinstance(layout, (PackedWeights, WinogradWeights)):
             value = self.want(value, PLAIN)
         key = (value, layout)
         if key not in self.moved:
@@ -110,8 +136,7 @@ class _Placing:
         op = node.op
         conv = op.conv if isinstance(op, FusedConv) else op
         if isinstance(conv, (Conv2d, ConvInputGrad)):
-            packed = weight_layout(conv, conv_shape(conv, node), self.machine)
-            first = (self.want(inputs[0], NHWC), self.want(inputs[1], packed))
+            first = (self.want(inputs[0], NHWC), self.want(inputs[1], self._weights(conv, node)))
             return (*first, *(self._image(v) for v in inputs[2:])), NHWC
         if isinstance(conv, ConvWeightGrad):
             return tuple(self.want(v, NHWC) for v in inputs), PLAIN
@@ -123,6 +148,14 @@ class _Placing:
             return tuple(self._image(v) for v in inputs), NHWC
         return tuple(self.want(v, PLAIN) for v in inputs), PLAIN
 
+    def _weights(self, op: Conv2d | ConvInputGrad, node: Node) -> Layout:
+        """The weights' order, and with it the algorithm: what is packed for it computes it."""
+        shape = conv_shape(op, node)
+        packed = weight_layout(op, shape, self.machine)
+        if self.algorithm == "auto" and suits_winograd(shape, isinstance(op, Conv2d)):
+            return WinogradWeights(packed)
+        return packed
+
     def _image(self, value: Value) -> Value:
         return self.want(value, NHWC) if len(value.shape) == 4 else value
 
@@ -133,9 +166,12 @@ class _Placing:
         return any(isinstance(self.has(v), Nhwc) for v in inputs)
 
 
-def place(graph: Graph, machine: Machine) -> Placed:
-    """Choose memory orders and insert the reorders."""
-    placing = _Placing(machine)
+def place(graph: Graph, machine: Machine, algorithm: str = "auto") -> Placed:
+    """Choose memory orders and insert the reorders.
+
+    `algorithm`: "auto", or "direct" for no Winograd convolution.
+    """
+    placing = _Placing(machine, algorithm)
     made: dict[Value, Value] = {}
     for node in graph.nodes():
         inputs, layout = placing.inputs_of(node, tuple(made[v] for v in node.inputs))

@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from striate.arith.layout import Hwio, Layout, Nhwc, PackedWeights, Plain, product
+from striate.arith.cook_toom import transforms
+from striate.arith.layout import (
+    Hwio,
+    Layout,
+    Nhwc,
+    PackedWeights,
+    Plain,
+    WinogradWeights,
+    product,
+)
 
 Array = NDArray[Any]
 
@@ -29,6 +38,8 @@ def to_memory(layout: Layout, logical: Array) -> Array:
         co, ci, kh, kw = logical.shape
         grouped = logical.reshape(layout.groups, co // layout.groups, ci, kh, kw)
         return np.ascontiguousarray(grouped.transpose(0, 3, 4, 2, 1)).reshape(-1)
+    if isinstance(layout, WinogradWeights):
+        return _to_winograd(layout, logical)
     return pack_numpy(layout, logical)
 
 
@@ -43,7 +54,29 @@ def from_memory(layout: Layout, flat: Array, shape: tuple[int, ...]) -> Array:
         co, ci, kh, kw = shape
         grouped = flat[: product(shape)].reshape(layout.groups, kh, kw, ci, co // layout.groups)
         return np.ascontiguousarray(grouped.transpose(0, 4, 3, 1, 2)).reshape(shape)
+    if isinstance(layout, WinogradWeights):
+        return _from_winograd(layout, flat, shape)
     return unpack_numpy(layout, flat, shape)
+
+
+def _to_winograd(layout: WinogradWeights, w: Array) -> Array:
+    """U = G g Gᵀ of every kernel, [point][output block][input channel][block]."""
+    g = np.array(transforms(4).g, np.float64)
+    _, ci = layout.packed.channels(w.shape)
+    taps = pack_numpy(layout.packed, w.astype(np.float64))
+    kernels = taps.reshape(-1, 3, 3, ci, layout.packed.block)
+    u = np.einsum("pa,qb,oabil->pqoil", g, g, kernels)
+    return u.astype(w.dtype).reshape(-1)
+
+
+def _from_winograd(layout: WinogradWeights, flat: Array, shape: tuple[int, ...]) -> Array:
+    """The kernels whose transforms these are: least squares, for 36 numbers come from nine."""
+    back = np.linalg.pinv(np.array(transforms(4).g, np.float64))
+    _, ci = layout.packed.channels(shape)
+    points = flat[: layout.elements(shape)].astype(np.float64)
+    u = points.reshape(6, 6, -1, ci, layout.packed.block)
+    taps = np.einsum("ap,bq,pqoil->oabil", back, back, u)
+    return unpack_numpy(layout.packed, taps.astype(flat.dtype).reshape(-1), shape)
 
 
 def pack_numpy(layout: PackedWeights, w: Array) -> Array:

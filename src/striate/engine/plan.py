@@ -38,12 +38,20 @@ def passes(graph: Graph, machine: Machine) -> list[tuple[str, Placed]]:
     return shown
 
 
-def plan(graph: Graph, machine: Machine, threads: int, *, training: bool = False) -> Program:
+def plan(
+    graph: Graph,
+    machine: Machine,
+    threads: int,
+    *,
+    training: bool = False,
+    algorithm: str = "auto",
+) -> Program:
     """A program for `machine`, with work dealt out for `threads` (the results do not depend on it).
 
     In training, and when the graph assigns parameters, nothing is constant between runs.
+    `algorithm`: see `layout.place`.
     """
-    placed = place(fuse(expand(graph)), machine)
+    placed = place(fuse(expand(graph)), machine, algorithm)
     typecheck(placed.graph)
     building = _Building(placed, machine, threads)
     building.lower()
@@ -129,25 +137,36 @@ class _Building:
                 self.outputs.append(buffer)
             else:
                 copy = self.low.make("output", value.type, index=index)
-                self._copy(value, buffer, copy)
+                self.tasks.append(self._copy(value, buffer, copy))
                 self.outputs.append(copy)
 
     def bind_assigns(self) -> None:
         """New values go to their parameters.
 
         They are computed straight into it where nothing reads the old value afterwards;
-        otherwise they are copied at the end.
+        otherwise they are copied at the end. An old value that another parameter gets is saved
+        at the start, before anything is written.
         """
+        assigns = [
+            (value, self.low.values[value], self._param_buffer(param.as_value()))
+            for param, value in self.graph.assigns
+        ]
+        targets = {target for _, _, target in assigns}
         late: list[tuple[Value, int, int]] = []
-        for param, value in self.graph.assigns:
+        for value, source, target in assigns:
+            if source in targets and source != target:
+                saved = self.low.make("arena", value.type)
+                self.tasks.insert(0, self._copy(value, source, saved))
+                late.append((value, saved, target))
+        for value, source, target in assigns:
+            if source in targets:
+                continue
             buffer = self.low.values[value]
-            target = self._param_buffer(param.as_value())
             if self._can_write_through(buffer, target):
                 self._rename(buffer, target)
             else:
                 late.append((value, buffer, target))
-        for value, buffer, target in late:
-            self._copy(value, buffer, target)
+        self.tasks += [self._copy(*entry) for entry in late]
 
     def _param_buffer(self, leaf: Value) -> int:
         if leaf not in self.low.values:
@@ -192,7 +211,7 @@ class _Building:
                 self.tasks[i] = Task(task.node, moved(task.inputs), moved(task.outputs), steps)
         self.low.values.update({v: new for v, b in self.low.values.items() if b == old})
 
-    def _copy(self, value: Value, source: int, target: int) -> None:
+    def _copy(self, value: Value, source: int, target: int) -> Task:
         add_map(
             self.low,
             Expr.identity(),
@@ -203,16 +222,14 @@ class _Building:
             label="copy",
         )
         node = Node(Reorder(PLAIN), (value,), (value.type,), value.node.scope)
-        self.tasks.append(Task(node, (source,), (target,), self.low.take_steps()))
+        return Task(node, (source,), (target,), self.low.take_steps())
 
     # -- the finished program ---------------------------------------------------------------------
 
     def finish(self, constant: set[Node]) -> Program:
         """Split off constant tasks, place buffers in the arena."""
         low = self.low
-        constants = tuple(t for t in self.tasks if t.node in constant and not self._returns(t))
-        once = {id(t) for t in constants}
-        tasks = tuple(t for t in self.tasks if id(t) not in once)
+        constants, tasks = self._split(constant)
         kept = self._constants(constants)
         for buffer in kept:
             low.buffers[buffer] = replace(low.buffers[buffer], kind="constant")
@@ -232,10 +249,25 @@ class _Building:
             dict(low.values),
         )
 
-    def _returns(self, task: Task) -> bool:
-        """Whether a task touches an array of the caller's, which is another one at each run."""
-        touched = {b for s in task.steps for b in (*s.reads, *s.writes)}
-        return any(self.low.buffers[b].kind == "output" for b in touched)
+    def _split(self, constant: set[Node]) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
+        """Tasks to run once for each version of the parameters, and tasks to run each time.
+
+        A task that writes an array of the caller's, another one at each run, runs each time, and
+        so does what reads its result.
+        """
+        once: list[Task] = []
+        each: list[Task] = []
+        lasting = {b.id for b in self.low.buffers.values() if b.kind in {"param", "table"}}
+        for task in self.tasks:
+            writes = {b for step in task.steps for b in step.writes}
+            reads = {b for step in task.steps for b in step.reads} - writes
+            returns = any(self.low.buffers[b].kind == "output" for b in writes)
+            if task.node in constant and reads <= lasting and not returns:
+                once.append(task)
+                lasting |= writes
+            else:
+                each.append(task)
+        return tuple(once), tuple(each)
 
     def _constants(self, tasks: tuple[Task, ...]) -> dict[int, Constant]:
         """What each buffer that constant tasks write holds, so that programs can share it."""
@@ -253,6 +285,10 @@ class _Building:
                 read = [source(b) for b in step.reads]
                 params = tuple(dict.fromkeys(p for _, ps in read for p in ps))
                 for number, written in enumerate(step.writes):
-                    key = (step.spec, step.sizes, tuple(k for k, _ in read), number)
-                    kept[written] = Constant(Interned.of(key), params)
+                    # Several steps may share a buffer: the parts of a concatenation.
+                    before, also = source(written) if written in kept else (None, ())
+                    key = (step.spec, step.sizes, tuple(k for k, _ in read), number, before)
+                    kept[written] = Constant(
+                        Interned.of(key), tuple(dict.fromkeys((*also, *params)))
+                    )
         return kept

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from striate.engine import arena
+from striate.engine import arena, constants
 from striate.engine.constants import Content, content_of
 from striate.engine.program import SCRATCH, Program, Step
 from striate.errors import ShapeError
@@ -78,13 +78,13 @@ class Executable:
 
     def __call__(self, *arrays: Array) -> tuple[Array, ...]:
         """Run with these inputs; the results are new arrays of the caller's own."""
+        if len(arrays) != len(self._inputs):
+            raise ShapeError(f"expected {len(self._inputs)} inputs, got {len(arrays)}")
         inputs = [self._input(i, array) for i, array in enumerate(arrays)]
-        if len(inputs) != len(self._inputs):
-            raise ShapeError(f"expected {len(self._inputs)} inputs, got {len(inputs)}")
         outputs = [np.empty(b.shape, DTYPES[b.dtype]) for b in self._outputs]
-        for update in self.program.graph.host_updates:
-            update()
         with self._lock:
+            for update in self.program.graph.host_updates:
+                update()
             self._point(inputs, outputs)
             self._run()
         return tuple(outputs)
@@ -95,10 +95,9 @@ class Executable:
 
     def _input(self, index: int, array: Array) -> Array:
         buffer = self._inputs[index]
-        converted = np.ascontiguousarray(array, DTYPES[buffer.dtype])
-        if array.shape != buffer.shape:
-            raise ShapeError(f"input {index} has shape {array.shape}, expected {buffer.shape}")
-        return converted
+        if np.shape(array) != buffer.shape:
+            raise ShapeError(f"input {index} has shape {np.shape(array)}, expected {buffer.shape}")
+        return np.ascontiguousarray(array, DTYPES[buffer.dtype])
 
     def _run(self) -> None:
         workers = pool()
@@ -153,9 +152,10 @@ class Executable:
         stamp = tuple([p.version for p in self._params])
         if stamp == self._stamp:
             return
-        kept = self.program.kept
-        if any(self._contents[i].stamp != kept[i].stamp() for i in kept):
-            self._walk(self._constant_table, workers)
-            for i, constant in kept.items():
-                self._contents[i].stamp = constant.stamp()
+        with constants.refreshing:
+            stamps = {i: constant.stamp() for i, constant in self.program.kept.items()}
+            if any(self._contents[i].stamp != new for i, new in stamps.items()):
+                self._walk(self._constant_table, workers)
+                for i, content in self._contents.items():
+                    content.stamp = stamps[i]
         self._stamp = stamp

@@ -281,6 +281,13 @@ class Kernel:
         return slot
 
 
+    def stack(self, elements: Whole) -> Ptr:
+        """Stack space for float32 elements, aligned to a cache line."""
+        slot = self.entry_alloca(ir.ArrayType(F32, elements))
+        slot.type = PTR  # llvmlite would check stores against the array's type
+        return Ptr(self, slot, F32)
+
+
 class Unit:
     """One LLVM module: a kernel, its inner functions and the intrinsics they need."""
 

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -97,6 +98,7 @@ class ProgressBar(Callback):
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._images = 0
+        self._began = 0.0
 
     @property
     def _stream(self) -> TextIO:
@@ -106,6 +108,7 @@ class ProgressBar(Callback):
         """Start the bar of an epoch, if there is a terminal."""
         if not self._stream.isatty():
             return
+        self._images, self._began = 0, time.perf_counter()
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
         from rich.progress import TimeRemainingColumn as TimeLeft
@@ -130,7 +133,9 @@ class ProgressBar(Callback):
     def on_batch_end(self, batch: int, logs: Logs) -> None:
         """Move the bar."""
         if self._bar is not None and self._task is not None:
-            running = self.trainer.running_logs()
+            self._images += int(logs["size"])
+            speed = self._images / (time.perf_counter() - self._began)
+            running = {**self.trainer.running_logs(), "images_per_second": speed}
             self._bar.update(self._task, advance=1, text=_measures(running))
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from striate.arith.conv import ConvShape
+from striate.arith.layout import WinogradWeights
 from striate.engine.layout import conv_shape
 from striate.engine.lower.context import Lowering, balanced
 from striate.engine.lower.eltwise import add_reduction
@@ -17,6 +18,8 @@ from striate.kernels.epilogue import NONE, Epilogue
 from striate.kernels.gemm import Gemm
 from striate.kernels.pack import UnpackHwio
 from striate.kernels.wgrad import WeightGrad
+from striate.kernels.winograd import TILE, Winograd
+from striate.kernels.winograd import scratch_elements as winograd_scratch
 
 # Kernels may read nothing past a row, but vectors are stored whole into scratch rows.
 SCRATCH_FILL = 64
@@ -46,7 +49,9 @@ def lower_conv(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequen
     shape = conv_shape(op, node)
     forward = isinstance(op, Conv2d)
     slots = [inputs[0], inputs[1], outputs[0], SCRATCH, *inputs[2:]]
-    if is_matrix_product(shape):
+    if isinstance(low.layout(node.inputs[1]), WinogradWeights):
+        _winograd(low, slots, shape, epilogue, forward=forward)
+    elif is_matrix_product(shape):
         m = shape.n * shape.h * shape.w
         ci, co = (shape.ci, shape.co) if forward else (shape.co, shape.ci)
         _gemm(low, slots, m, ci, co, epilogue)
@@ -171,6 +176,49 @@ def _direct(
     low.step(spec, slots, sizes, writes=[slots[2]], label=label, scratch=scratch)
 
 
+def _winograd(
+    low: Lowering, slots: list[int], shape: ConvShape, epilogue: Epilogue, *, forward: bool
+) -> None:
+    """The input gradient is the convolution of dy with the turned kernels."""
+    ci, co, image, out = shape.ci, shape.co, (shape.h, shape.w), (shape.out_h, shape.out_w)
+    padding = (shape.padding[0][0], shape.padding[1][0])
+    if not forward:
+        ci, co, image, out = co, ci, out, image
+        padding = (2 - padding[0], 2 - padding[1])
+    tiles = shape.n * -(-out[0] // TILE) * -(-out[1] // TILE)
+    block, chunks = choose_tiles(tiles, ci, co, low)
+    scratch = winograd_scratch(ci, co, block, low.machine)
+    spec = Winograd(ci, co, epilogue)
+    sizes = (shape.n, *image, *out, *padding, block, chunks, scratch)
+    low.step(
+        spec, slots, sizes, writes=[slots[2]], label=f"winograd 3×3 {ci}→{co}", scratch=scratch
+    )
+
+
+def choose_tiles(tiles: int, ci: int, co: int, low: Lowering) -> tuple[int, int]:
+    """(tiles of a block, chunks of output blocks): blocks whose V and M fit half of L2.
+
+    Where that leaves threads idle, the output blocks are shared out too; each share transforms
+    its patches again, which costs about 1/co of the products.
+    """
+    rows, blocks = low.machine.rows, -(-co // low.machine.block(co))
+    sizes = [rows * t for t in (4, 3, 2, 1)]
+    fitting = [
+        b
+        for b in sizes
+        if winograd_scratch(ci, co, b, low.machine) * 4 <= low.machine.l2_bytes // 2
+    ]
+    best, best_score = (rows, 1), -1.0
+    for chunks in (c for c in (1, 2, 4, 8, 16) if c <= blocks):
+        for block in fitting or [rows]:
+            score = balanced(-(-tiles // block) * chunks, low.threads)
+            if score > best_score:
+                best, best_score = (block, chunks), score
+            if score >= GOOD_BALANCE:
+                return best
+    return best
+
+
 def choose_rows(images: int, rows: int, blocks: int, threads: int, fits: object) -> tuple[int, int]:
     """(output rows of a unit, chunks of output blocks): as many rows as fit, work for everyone."""
     assert callable(fits)
@@ -199,9 +247,11 @@ def lower_weight_gradient(
     kernel = (shape.kh, shape.kw)
     bordered = shape.groups > 1 or any(any(side) for side in shape.padding)
     spec = WeightGrad(ci, co, shape.groups, kernel, shape.stride, shape.dilation, bordered)
-    limit = low.machine.l2_bytes // 4 if bordered else low.machine.l2_bytes
-    images, row_block = _pixel_block(shape, ci, limit)
     elements = shape.groups * shape.kh * shape.kw * ci * co
+    # Gradients larger than L2 are read and written once for each block of pixels: larger blocks.
+    large = not bordered or 4 * elements > low.machine.l2_bytes
+    limit = low.machine.l2_bytes if large else low.machine.l2_bytes // 4
+    images, row_block = _pixel_block(shape, ci, limit)
     blocks = -(-shape.n // images) * -(-shape.out_h // row_block)
     pixels = shape.n * shape.out_h * shape.out_w
     most = min(blocks, MOST_CHUNKS, PARTIAL_BYTES // (4 * elements), pixels // PIXELS_OF_A_CHUNK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from striate.arith.layout import Nhwc, PackedWeights, Plain
+from striate.arith.layout import Nhwc, PackedWeights, Plain, WinogradWeights
 from striate.engine.layout import Reorder
 from striate.engine.lower.context import Lowering
 from striate.engine.lower.dims import in_memory
@@ -19,6 +19,7 @@ from striate.kernels.onehot import OneHot
 from striate.kernels.pack import PackWeights
 from striate.kernels.random import RandomUniform
 from striate.kernels.reorder import Transpose2d
+from striate.kernels.winograd import TransformWeights
 
 
 def lower_reorder(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequence[int]) -> None:
@@ -27,16 +28,10 @@ def lower_reorder(low: Lowering, node: Node, inputs: Sequence[int], outputs: Seq
     source, target = low.layout(node.inputs[0]), node.op.layout
     shape = node.types[0].shape
     if isinstance(target, PackedWeights) and isinstance(source, Plain):
-        spec = PackWeights(
-            target.block,
-            target.groups,
-            (shape[2], shape[3]),
-            target.phases,
-            target.swap,
-            shape[0] // target.groups,
-            shape[1],
-        )
-        low.step(spec, [*inputs, *outputs], (), writes=outputs, label=f"pack {shape}")
+        _pack(low, target, shape, inputs, outputs)
+        return
+    if isinstance(target, WinogradWeights) and isinstance(source, Plain):
+        _transform_weights(low, target, shape, inputs, outputs)
         return
     if isinstance(source, Plain) and isinstance(target, Nhwc):
         rows, cols, label = shape[1], shape[2] * shape[3], "NCHW→NHWC"
@@ -51,6 +46,40 @@ def lower_reorder(low: Lowering, node: Node, inputs: Sequence[int], outputs: Seq
         writes=outputs,
         label=label,
     )
+
+
+def _pack(
+    low: Lowering,
+    target: PackedWeights,
+    shape: Sequence[int],
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+) -> None:
+    spec = PackWeights(
+        target.block,
+        target.groups,
+        (shape[2], shape[3]),
+        target.phases,
+        target.swap,
+        shape[0] // target.groups,
+        shape[1],
+    )
+    name = "×".join(map(str, shape))
+    low.step(spec, [*inputs, *outputs], (), writes=outputs, label=f"pack {name}")
+
+
+def _transform_weights(
+    low: Lowering,
+    target: WinogradWeights,
+    shape: tuple[int, ...],
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+) -> None:
+    packed = low.temporary(target.packed.elements(shape))
+    _pack(low, target.packed, shape, inputs, [packed])
+    co, ci = target.packed.channels(shape)
+    spec = TransformWeights(ci, co)
+    low.step(spec, [packed, *outputs], (), writes=outputs, label=f"transform weights {ci}→{co}")
 
 
 def _strides(sizes: Sequence[int]) -> list[int]:

@@ -1,0 +1,327 @@
+"""Winograd convolution F(4×4, 3×3): stride 1, NHWC, forward and input gradient.
+
+    Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A       for each 4×4 tile of outputs and 6×6 patch d of inputs
+
+The products of all tiles are 36 matrix products V[p] · U[p], V[p] of tiles × ci, U[p] of ci × co:
+36/16 = 2.25 products an output instead of 9. FLOPs of the products: 2 · 36 · tiles · ci · co; of
+the transforms about 10 an element of patches and of outputs.
+
+A unit of work is (block of tiles, share of the output blocks). Inside: the patches are transformed
+to V, which stays in L2; then for each output block the 36 products go to M and M is transformed
+back with the epilogue. Tiles are numbered through all images of the batch, so small images fill
+whole blocks. A patch that leaves the image is copied with its zero border first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from striate.arith.cook_toom import transforms
+from striate.arith.machine import Machine
+from striate.ir import vec
+from striate.ir.kernel import I64, PTR, Int, Kernel, Ptr, Unit
+from striate.kernels.border import Border
+from striate.kernels.epilogue import Epilogue, apply_epilogue
+from striate.kernels.gemm import ALIASING_BYTES
+from striate.kernels.linear import combine
+from striate.kernels.micro import dispatch, multiply_run, zeros
+from striate.kernels.spec import symbol
+
+SIZES = ("n", "in_h", "in_w", "rows", "cols", "pad_top", "pad_left", "block", "chunks", "scratch")
+X, U, Y, SCRATCH, OPERANDS = 0, 1, 2, 3, 4
+TILE = 4
+PATCH = TILE + 2
+POINTS = PATCH * PATCH
+
+
+def pitch_of(ci: int, lanes: int) -> int:
+    """Elements from one tile to the next in V: whole vectors, not a multiple of 2 KiB."""
+    whole = -(-ci // lanes) * lanes
+    return whole + lanes if whole * 4 % ALIASING_BYTES == 0 else whole
+
+
+def scratch_elements(ci: int, co: int, block: int, machine: Machine) -> int:
+    """Scratch of one part: V, M and a bordered patch."""
+    v = POINTS * block * pitch_of(ci, machine.lanes)
+    return v + POINTS * block * machine.block(co) + POINTS * ci + 2 * machine.lanes
+
+
+@dataclass(frozen=True)
+class Winograd:
+    """All that shapes the code."""
+
+    ci: int
+    co: int
+    epilogue: Epilogue
+
+    def emit(self, machine: Machine) -> str:
+        """LLVM IR text of the kernel."""
+        unit = Unit(machine)
+        _Build(self, unit.kernel(symbol(self))).build()
+        return unit.text()
+
+
+class _Build:
+    def __init__(self, spec: Winograd, k: Kernel) -> None:
+        self.spec, self.k = spec, k
+        self.width = k.machine.block(spec.co)
+        self.whole, self.rest = divmod(spec.co, self.width)
+        self.blocks = self.whole + (self.rest > 0)
+        self.pitch = pitch_of(spec.ci, k.lanes)
+        self.s: dict[str, Int] = {}
+
+    def build(self) -> None:
+        k = self.k
+        self.s = s = {name: k.size(i) for i, name in enumerate(SIZES)}
+        self.border = Border(k, self.spec.ci, 1)
+        self.into = self._input_function()
+        self.bodies = [self._body(rows) for rows in range(1, k.machine.rows + 1)]
+        tails = [t for t, there in ((False, self.whole), (True, self.rest)) if there]
+        self.back = {tail: self._output_function(tail) for tail in tails}
+        self.across, self.down = s["cols"].ceil_div(TILE), s["rows"].ceil_div(TILE)
+        tiles = s["n"] * self.down * self.across
+        start, stop = k.share(tiles.ceil_div(s["block"]) * s["chunks"])
+        with k.loop(start, stop) as unit:
+            chunk, first = unit % s["chunks"], unit // s["chunks"] * s["block"]
+            self._unit(first, (tiles - first).min(s["block"]), chunk)
+        k.finish()
+
+    def _unit(self, first: Int, count: Int, chunk: Int) -> None:
+        k, s = self.k, self.s
+        v = k.buffer(SCRATCH).at(k.part * s["scratch"])
+        m = v.at(s["block"] * (POINTS * self.pitch))
+        patch = m.at(s["block"] * (POINTS * self.width))
+        v_step, m_step = s["block"] * self.pitch, s["block"] * self.width
+        with k.loop(0, count) as t:
+            self._transform(first + t, v.at(t * self.pitch), patch, v_step)
+        begin = k.int(self.blocks) * chunk // s["chunks"]
+        end = k.int(self.blocks) * (chunk + 1) // s["chunks"]
+        with k.loop(begin, end) as ob:
+            self._products(v, m, count, ob, v_step, m_step)
+            with k.loop(0, count) as t:
+                self._store(first + t, m.at(t * self.width), ob, m_step)
+
+    def _place(self, tile: Int) -> tuple[Int, Int, Int]:
+        """(image, first output row, first output column) of a tile."""
+        x, rest = tile % self.across, tile // self.across
+        return rest // self.down, rest % self.down * TILE, x * TILE
+
+    # -- input: V[p][t] = Bᵀ d B -------------------------------------------------------------------
+
+    def _transform(self, tile: Int, v: Ptr, patch: Ptr, v_step: Int) -> None:
+        k, s, ci = self.k, self.s, self.spec.ci
+        n, row, col = self._place(tile)
+        top, left = row - s["pad_top"], col - s["pad_left"]
+        image = k.buffer(X).at(n * s["in_h"] * s["in_w"] * ci)
+        inside = k.every(top >= 0, left >= 0, top + PATCH <= s["in_h"], left + PATCH <= s["in_w"])
+        with k.when(k.b.not_(inside)):
+            self.border.pack(
+                image,
+                patch,
+                size=(s["in_h"], s["in_w"]),
+                top=top,
+                height=k.int(PATCH),
+                pad_left=0 - left,
+                width=k.int(PATCH),
+                group=0,
+            )
+        source = k.select(inside, image.at((top * s["in_w"] + left) * ci), patch)
+        k.call(self.into, source, k.select(inside, s["in_w"] * ci, k.int(PATCH * ci)), v, v_step)
+
+    def _input_function(self) -> Any:
+        """into(patch, row pitch, v, step from point to point): all channels of one patch."""
+        k = self.k.unit.function("into", [PTR, I64, PTR, I64])
+        args = k.function.args
+        source, pitch, v, step = Ptr(k, args[0]), Int(k, args[1]), Ptr(k, args[2]), Int(k, args[3])
+        matrix, ci = transforms(TILE).b, self.spec.ci
+        held = k.stack(POINTS * k.lanes)
+
+        def channels(c: Int, on: Any) -> None:
+            for j in range(PATCH):
+                column = [_load(k, source.at(pitch * i).at(c).at(j * ci), on) for i in range(PATCH)]
+                for i, value in enumerate(combine(k, matrix, column)):
+                    vec.store(k, value, held.at((i * PATCH + j) * k.lanes))
+            for i in range(PATCH):
+                line = [vec.load(k, held.at((i * PATCH + j) * k.lanes)) for j in range(PATCH)]
+                for j, value in enumerate(combine(k, matrix, line)):
+                    vec.store(k, value, v.at(step * (i * PATCH + j)).at(c))
+
+        whole = ci // k.lanes * k.lanes
+        with k.loop(0, whole, k.lanes) as c:
+            channels(c, None)
+        if whole < ci:
+            channels(k.int(whole), vec.mask(k, ci - whole))
+        k.finish()
+        return k.function
+
+    # -- products: M[p] = V[p] · U[p] ----------------------------------------------------------------
+
+    def _products(self, v: Ptr, m: Ptr, count: Int, ob: Int, v_step: Int, m_step: Int) -> None:
+        k, ci = self.k, self.spec.ci
+        tiles = count.ceil_div(k.machine.rows)
+        length, longer = count // tiles, count % tiles
+        u = k.buffer(U).at(ob * (ci * self.width))
+        with k.loop(0, POINTS) as p, k.loop(0, tiles) as t:
+            j = t * length + t.min(longer)
+            rows = k.select(t < longer, length + 1, length)
+            args = (
+                v.at(p * v_step).at(j * self.pitch),
+                u.at(p * (self.blocks * ci * self.width)),
+                m.at(p * m_step).at(j * self.width),
+            )
+            dispatch(k, rows, k.machine.rows, lambda r, a=args: k.call(self.bodies[r - 1], *a))
+
+    def _body(self, rows: int) -> Any:
+        """product(v, u, m) for `rows` tiles."""
+        k = self.k.unit.function(f"product{rows}", [PTR, PTR, PTR])
+        v, u, m = (Ptr(k, a) for a in k.function.args)
+        cols = self.width // k.lanes
+        accs = multiply_run(
+            k,
+            v,
+            u,
+            zeros(k, rows, cols),
+            rows=rows,
+            cols=cols,
+            length=self.spec.ci,
+            row_stride=self.pitch,
+            block=self.width,
+        )
+        for i, acc in enumerate(accs):
+            vec.store(k, acc, m.at(i * k.lanes))
+        k.finish()
+        return k.function
+
+    # -- output: Y = Aᵀ m A, epilogue --------------------------------------------------------------
+
+    def _store(self, tile: Int, m: Ptr, ob: Int, m_step: Int) -> None:
+        k, s, co = self.k, self.s, self.spec.co
+        n, row, col = self._place(tile)
+        channel = ob * self.width
+        offset = ((n * s["rows"] + row) * s["cols"] + col) * co + channel
+        args = (
+            k.function.args[0],
+            m,
+            m_step,
+            offset,
+            channel,
+            s["cols"] * co,
+            (s["rows"] - row).min(TILE),
+            (s["cols"] - col).min(TILE),
+        )
+        if len(self.back) == 1:
+            k.call(next(iter(self.back.values())), *args)
+            return
+        with k.either(ob < self.whole) as (full, last):
+            with full:
+                k.call(self.back[False], *args)
+            with last:
+                k.call(self.back[True], *args)
+
+    def _output_function(self, tail: bool) -> Any:
+        """back(buffers, m, step, y offset, channel, row pitch, rows there, columns there)."""
+        name = "back_tail" if tail else "back"
+        k = self.k.unit.function(name, [PTR, PTR, I64, I64, I64, I64, I64, I64])
+        m = Ptr(k, k.function.args[1])
+        step, offset, channel, pitch, rows, cols = (Int(k, a) for a in k.function.args[2:])
+        width = self.rest if tail else self.width
+        held = k.stack(TILE * PATCH * k.lanes)
+        all_there = k.every(rows >= TILE, cols >= TILE)
+        for c in range(0, width, k.lanes):
+            on = vec.mask(k, width - c) if width - c < k.lanes else None
+            self._columns(k, m.at(c), step, held)
+            with k.either(all_there) as (whole, edge):
+                with whole:
+                    for i in range(TILE):
+                        self._line(k, held, i, offset + c, channel + c, pitch, on, None)
+                with edge:
+                    for i in range(TILE):
+                        with k.when(rows > i):
+                            self._line(k, held, i, offset + c, channel + c, pitch, on, cols)
+        k.finish()
+        return k.function
+
+    def _columns(self, k: Kernel, m: Ptr, step: Int, held: Ptr) -> None:
+        for j in range(PATCH):
+            column = [vec.load(k, m.at(step * (i * PATCH + j))) for i in range(PATCH)]
+            for i, value in enumerate(combine(k, transforms(TILE).a, column)):
+                vec.store(k, value, held.at((i * PATCH + j) * k.lanes))
+
+    def _line(
+        self,
+        k: Kernel,
+        held: Ptr,
+        i: int,
+        offset: Int,
+        channel: Int,
+        pitch: Int,
+        on: Any,
+        cols: Int | None,
+    ) -> None:
+        """Row i of the tile: 4 pixels, or as many as `cols` says."""
+        line = [vec.load(k, held.at((i * PATCH + j) * k.lanes)) for j in range(PATCH)]
+        for j, value in enumerate(combine(k, transforms(TILE).a, line)):
+            place = offset + pitch * i + j * self.spec.co
+
+            def put(value: Any = value, place: Int = place) -> None:
+                apply_epilogue(
+                    k,
+                    self.spec.epilogue,
+                    [value],
+                    rows=1,
+                    cols=1,
+                    offset=place,
+                    channel=channel,
+                    row_step=0,
+                    lanes_on=on,
+                    y=Y,
+                    operands=OPERANDS,
+                )
+
+            if cols is None:
+                put()
+            else:
+                with k.when(cols > j):
+                    put()
+
+
+def _load(k: Kernel, p: Ptr, on: Any) -> Any:
+    return vec.load(k, p) if on is None else vec.load_masked(k, p, on)
+
+
+@dataclass(frozen=True)
+class TransformWeights:
+    """U[p] = (G g Gᵀ)[p], from packed weights [output block][tap][ci][block] to [36][ob][ci][block].
+
+    Buffers: packed weights, U. Sizes: none.
+    """
+
+    ci: int
+    co: int
+
+    def emit(self, machine: Machine) -> str:
+        """LLVM IR text of the kernel."""
+        unit = Unit(machine)
+        k = unit.kernel(symbol(self))
+        width = machine.block(self.co)
+        blocks = -(-self.co // width)
+        matrix = transforms(TILE).g
+        held = k.stack(PATCH * 3 * k.lanes)
+        start, stop = k.share(blocks * self.ci)
+        with k.loop(start, stop) as i:
+            ob, c = i // self.ci, i % self.ci
+            for lane in range(0, width, k.lanes):
+                g = k.buffer(0).at((ob * (9 * self.ci) + c) * width).at(lane)
+                u = k.buffer(1).at((ob * self.ci + c) * width).at(lane)
+                for b in range(3):
+                    column = [vec.load(k, g.at((a * 3 + b) * self.ci * width)) for a in range(3)]
+                    for r, value in enumerate(combine(k, matrix, column)):
+                        vec.store(k, value, held.at((r * 3 + b) * k.lanes))
+                for r in range(PATCH):
+                    line = [vec.load(k, held.at((r * 3 + b) * k.lanes)) for b in range(3)]
+                    for q, value in enumerate(combine(k, matrix, line)):
+                        point = (r * PATCH + q) * (blocks * self.ci * width)
+                        vec.store(k, value, u.at(point))
+        k.finish()
+        return unit.text()

@@ -1,0 +1,166 @@
+"""Where buffers lie: the plan of one arena, and the blocks that runs share."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from striate.engine import arena
+from striate.engine.memory import ALIGNMENT, lifetimes, place
+from striate.engine.plan import plan
+from striate.graph import Trace
+from striate.graph.ops.eltwise import m
+from striate.graph.ops.reduce import Reduce
+from striate.graph.value import Param
+from striate.jit.target import machine
+
+SPAN = st.tuples(st.integers(0, 20), st.integers(0, 8), st.integers(0, 3000))
+
+
+def overlaps(a, b):
+    return a[0] < b[1] and b[0] < a[1]
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.lists(SPAN, max_size=30))
+def test_no_two_buffers_alive_at_once_share_bytes(entries):
+    spans = {i: (first, first + length) for i, (first, length, _) in enumerate(entries)}
+    sizes = {i: size for i, (_, _, size) in enumerate(entries)}
+    offsets, total = place(spans, sizes)
+    assert offsets.keys() == spans.keys()
+    whole = {i: -(-sizes[i] // ALIGNMENT) * ALIGNMENT for i in spans}
+    assert total <= sum(whole.values())
+    for i, (first, last) in spans.items():
+        assert offsets[i] % ALIGNMENT == 0
+        assert 0 <= offsets[i] <= offsets[i] + whole[i] <= total
+        for j in range(i):
+            if first <= spans[j][1] and spans[j][0] <= last:
+                bytes_of = [(offsets[k], offsets[k] + whole[k]) for k in (i, j)]
+                assert not overlaps(*bytes_of), (i, j)
+    # No plan is smaller than what is alive at one time.
+    for time in range(30):
+        alive = sum(whole[i] for i, (first, last) in spans.items() if first <= time <= last)
+        assert alive <= total
+
+
+def test_buffers_of_a_chain_take_turns():
+    spans = {i: (i, i + 1) for i in range(10)}
+    offsets, total = place(spans, dict.fromkeys(spans, 640))
+    assert total == 2 * 640
+    assert set(offsets.values()) == {0, 640}
+
+
+def test_a_hole_is_filled():
+    spans = {1: (0, 9), 2: (0, 2), 3: (4, 9), 4: (5, 9)}
+    offsets, total = place(spans, {1: 1000, 2: 512, 3: 448, 4: 64})
+    assert total == 1024 + 512
+    assert sorted(offsets.values()) == [0, 1024, 1024, 1024 + 448]
+
+
+def chain_of_reductions(depth):
+    """Every link needs a pass of its own, so its input is stored."""
+    with Trace() as trace:
+        y = x = trace.input("x", (64, 48))
+        for _ in range(depth):
+            y = y * Reduce("sum", (1,))(y) - Reduce("max", (0,))(y)
+        return trace.graph(y, m("add", x, 1.0))
+
+
+def test_lifetimes_of_a_program():
+    program = plan(chain_of_reductions(16), machine(), 2)
+    spans = lifetimes(program.tasks, program.buffers)
+    assert spans.keys() == program.offsets.keys()
+    assert all(program.buffers[b].kind == "arena" for b in spans)
+    for i, task in enumerate(program.tasks):
+        for step in task.steps:
+            for b in (*step.reads, *step.writes):
+                if b in spans:
+                    assert spans[b][0] <= i <= spans[b][1]
+    # Nothing has taken the place of what an earlier task wrote and this one reads.
+    owner, written = {}, set()
+    for task in program.tasks:
+        for b in task.inputs:
+            if b in spans:
+                assert b in written
+                assert owner[program.offsets[b]] == b
+        now = {b for step in task.steps for b in step.writes if b in spans}
+        owner.update({program.offsets[b]: b for b in now})
+        written |= now
+
+
+def test_a_deeper_chain_needs_no_more_memory():
+    short, long = (plan(chain_of_reductions(d), machine(), 2).arena_bytes for d in (12, 36))
+    assert 64 * 48 * 4 < short <= long < 1.1 * short
+
+
+def test_parameters_inputs_and_outputs_are_not_in_the_arena():
+    w = Param("w", np.ones((4, 4), np.float32))
+    with Trace() as trace:
+        x = trace.input("x", (4, 4))
+        graph = trace.graph(x + w)
+    assert plan(graph, machine(), 1).arena_bytes == 0
+
+
+# -- blocks ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_free_blocks(monkeypatch):
+    monkeypatch.setattr(arena, "_free", [])
+
+
+@pytest.mark.usefixtures("no_free_blocks")
+def test_a_block_is_used_again():
+    block = arena.take(10_000)
+    assert block.address % arena.ALIGNMENT == 0
+    arena.give_back(block)
+    assert arena.take(9_000) is block
+    other = arena.take(9_600)
+    assert other is not block
+    arena.give_back(block)
+    arena.give_back(other)
+    assert arena.take(9_500) is other  # the smallest that fits
+    assert arena.take(9_500) is block
+
+
+@pytest.mark.usefixtures("no_free_blocks")
+def test_blocks_stay_few_and_grow():
+    for size in range(10_000, 200_000, 1_000):
+        arena.give_back(arena.take(size))
+        assert len(arena._free) == 1
+    blocks = [arena.take(size) for size in range(1_000_000, 1_010_000, 1_000)]
+    for block in blocks:
+        arena.give_back(block)
+    assert len(arena._free) == arena.KEPT
+    assert min(b.size for b in arena._free) == blocks[-arena.KEPT].size
+
+
+@pytest.mark.usefixtures("no_free_blocks")
+def test_a_block_is_one_callers_at_a_time():
+    wrong = []
+
+    def work(mark):
+        for i in range(300):
+            block = arena.take(5_000 + 100 * (i % 7))
+            numbers = block.array(64, 1_000, np.int32)
+            numbers[...] = mark
+            if (numbers != mark).any():
+                wrong.append(mark)
+            arena.give_back(block)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_view_of_a_block_lies_where_it_should():
+    block = arena.Block(1_000)
+    view = block.array(64, 5, np.float32)
+    assert view.shape == (5,)
+    assert view.ctypes.data == block.address + 64
+    assert block.array(0, 250, np.float32).nbytes == 1_000

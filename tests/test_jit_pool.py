@@ -1,0 +1,385 @@
+import ctypes
+import io
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from striate.engine import get_num_threads, set_num_threads
+from striate.errors import ArgumentError
+from striate.ir.runner import ASLEEP, EPOCH
+from striate.jit import pool as pools
+from striate.jit.pool import Pool, available_threads
+from striate.jit.target import machine
+from tests.native_steps import Control, Count, Reverse, Scale, Steps
+
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="no futex")
+STRATEGIES = [pytest.param(True, id="futex", marks=ON_LINUX), pytest.param(False, id="portable")]
+FLUSH = 0x8040  # flush-to-zero and denormals-are-zero
+needs_x86 = pytest.mark.skipif(not machine().triple.startswith("x86"), reason="an x86 register")
+
+
+@pytest.fixture(params=STRATEGIES)
+def futex(request):
+    return request.param
+
+
+@pytest.fixture
+def make_pool():
+    """Pools that are closed at the end of the test."""
+    made = []
+
+    def make(threads, **options):
+        made.append(Pool(threads, **options))
+        return made[-1]
+
+    yield make
+    for pool in made:
+        pool.close()
+
+
+def word(pool, offset):
+    return ctypes.c_int32.from_address(pool._state + offset).value
+
+
+def chain(length, size=1000):
+    """Steps of which each turns the numbers of the one before round and adds 1."""
+    x, y = np.arange(size, dtype=np.float32), np.zeros(size, np.float32)
+    pairs = [(x, y), (y, x)] * (length // 2)
+    return Steps(*((Reverse(), pair, (size,)) for pair in pairs)), x
+
+
+def wait_until(condition, seconds=20):
+    stop = time.monotonic() + seconds
+    while not condition() and time.monotonic() < stop:
+        time.sleep(0.001)
+    assert condition()
+
+
+# -- walking ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_each_step_sees_what_all_threads_did_before(make_pool, futex, threads):
+    pool = make_pool(threads, futex=futex)
+    steps, x = chain(20)
+    for i in range(1, 6):
+        steps.run(pool)
+        np.testing.assert_array_equal(x, np.arange(1000) + 20 * i)
+
+
+@pytest.mark.parametrize(("threads", "runs"), [(1, 5000), (2, 3000), (3, 1000), (7, 100)])
+def test_thousands_of_short_runs(make_pool, futex, threads, runs):
+    """Every part runs every step exactly once, also when the next run comes at once."""
+    pool = make_pool(threads, futex=futex)
+    count = np.zeros(16 * threads, np.int32)
+    steps = Steps((Count(), (count,), ()))
+    for _ in range(runs):
+        steps.run(pool)
+    assert count[::16].tolist() == [runs] * threads
+    assert set(count[1::16]) == {threads}
+
+
+def test_runs_without_steps_wake_nobody(make_pool, futex):
+    pool = make_pool(3, futex=futex)
+    pool.run(0, 0)
+    assert pool._workers == []
+    steps, x = chain(4)
+    for _ in range(300):
+        pool.run(0, 0)
+        steps.run(pool)
+    np.testing.assert_array_equal(x, np.arange(1000) + 1200)
+
+
+def test_one_thread_on_request(make_pool, futex):
+    pool = make_pool(3, futex=futex)
+    count = np.zeros(48, np.int32)
+    Steps((Count(), (count,), ())).run(pool, threads=1)
+    assert count[[0, 1, 16, 32]].tolist() == [1, 1, 0, 0]
+    assert pool._workers == []
+
+
+# -- sleeping --------------------------------------------------------------------------------------
+
+
+def test_workers_sleep_between_programs_and_wake(make_pool):
+    if sys.platform != "linux":
+        pytest.skip("no futex")
+    pool = make_pool(3, futex=True)
+    steps, x = chain(2)
+    for i in range(1, 31):
+        steps.run(pool)
+        wait_until(lambda: word(pool, ASLEEP) == 2)
+        assert word(pool, EPOCH) == i
+    np.testing.assert_array_equal(x, np.arange(1000) + 60)
+
+
+def test_an_idle_pool_uses_no_processor(make_pool, futex):
+    pool = make_pool(3, futex=futex)
+    steps, _ = chain(10)
+    steps.run(pool)
+    time.sleep(0.02)
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.1
+
+
+# -- life and death --------------------------------------------------------------------------------
+
+
+def test_close_ends_the_threads_and_the_pool_starts_again(make_pool, futex):
+    pool = make_pool(3, futex=futex)
+    pool.close()  # nothing has been started yet
+    steps, x = chain(2)
+    for i in range(1, 6):
+        steps.run(pool)
+        workers = list(pool._workers)
+        assert [w.name for w in workers] == ["striate-1", "striate-2"]
+        assert all(w.daemon for w in workers)
+        pool.close()
+        assert not any(w.is_alive() for w in workers)
+        np.testing.assert_array_equal(x, np.arange(1000) + 2 * i)
+    pool.close()
+
+
+def test_threads_that_cannot_be_started(make_pool, futex, monkeypatch):
+    pool = make_pool(5, futex=futex)
+    start, started = threading.Thread.start, []
+
+    def limited(self):
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(self)
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    steps, x = chain(2)
+    with pytest.raises(ArgumentError, match=r"only 3 of 5 threads .* set_num_threads"):
+        steps.run(pool)
+    assert not any(t.is_alive() for t in started)
+    monkeypatch.undo()
+    steps.run(pool)
+    np.testing.assert_array_equal(x, np.arange(1000) + 2)
+
+
+# -- several callers -------------------------------------------------------------------------------
+
+
+def test_a_second_caller_runs_alone(make_pool, futex):
+    pool = make_pool(3, futex=futex)
+    count = np.zeros(48, np.int32)
+    steps = Steps((Count(), (count,), ()))
+    with pool._lock:  # as during the run of another caller
+        steps.run(pool)
+    assert count[[0, 1, 16]].tolist() == [1, 1, 0]
+    steps.run(pool)
+    assert count[[0, 1, 16, 17, 32]].tolist() == [2, 3, 1, 3, 1]
+
+
+def test_four_callers_at_once(make_pool, futex):
+    pool = make_pool(2, futex=futex)
+    chains = [chain(10) for _ in range(4)]
+
+    def work(steps):
+        for _ in range(30):
+            steps.run(pool)
+
+    callers = [threading.Thread(target=work, args=(steps,)) for steps, _ in chains]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    for _, x in chains:
+        np.testing.assert_array_equal(x, np.arange(1000) + 300)
+
+
+FORK = """
+import os, sys
+import numpy as np
+from tests.native_steps import Reverse, Steps
+from striate.engine import get_num_threads, set_num_threads
+from striate.jit.pool import pool
+
+def numbers():
+    x, y = np.arange(1000, dtype=np.float32), np.zeros(1000, np.float32)
+    steps = Steps((Reverse(), (x, y), (1000,)), (Reverse(), (y, x), (1000,)))
+    for _ in range(10):
+        steps.run(pool())
+    return x.tobytes()
+
+set_num_threads(3)
+want = numbers()
+child = os.fork()
+if child == 0:
+    ok = get_num_threads() == 3 and numbers() == want and len(pool()._workers) == 2
+    set_num_threads(2)
+    os._exit(0 if ok and numbers() == want and get_num_threads() == 2 else 1)
+_, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == 0, status
+assert numbers() == want and get_num_threads() == 3
+grandchild = os.fork()
+if grandchild == 0:
+    os._exit(0)  # a child that never computes
+assert os.waitpid(grandchild, 0)[1] == 0
+print("both computed")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_parent_and_child_of_a_fork_compute():
+    done = subprocess.run(
+        [sys.executable, "-c", FORK], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "both computed\n"), done.stderr
+
+
+# -- denormal numbers ------------------------------------------------------------------------------
+
+
+@needs_x86
+@pytest.mark.parametrize("threads", [1, 3])
+def test_flush_to_zero_inside_and_nowhere_else(make_pool, futex, threads):
+    pool = make_pool(threads, futex=futex)
+    inside = np.zeros(16 * threads, np.int32)
+    before, after = np.zeros(16, np.int32), np.zeros(16, np.int32)
+    read_outside = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, *[ctypes.c_int32] * 2)
+    steps = Steps((Control(put=False), (inside,), ()))
+    outside = [Steps((Control(put=False), (a,), ())) for a in (before, after)]
+
+    def directly(table):
+        kernel, buffers, sizes = table.rows[0]
+        read_outside(int(kernel))(int(buffers), int(sizes), 0, 1)
+
+    # The caller rounds towards zero: that is kept, too.
+    put = np.zeros(16, np.int32)
+    put[0] = 0x7F80
+    setting = Steps((Control(put=True), (put,), ()))
+    directly(setting)
+    directly(outside[0])
+    steps.run(pool)
+    directly(outside[1])
+    put[0] = 0x1F80
+    directly(setting)
+    assert before[0] == after[0] == 0x7F80
+    assert inside[0] == 0x7F80 | FLUSH
+    assert all(word & FLUSH == FLUSH for word in inside[::16])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_kernels_flush_denormal_numbers_and_numpy_does_not(make_pool, futex, threads):
+    pool = make_pool(threads, futex=futex)
+    for number, factor in [(1e-40, 2.0**20), (1.5e-38, 0.5), (-1e-40, 3.0), (3.0, 2.0)]:
+        x, y = np.full(16 * threads, number, np.float32), np.full(16 * threads, 7, np.float32)
+        Steps((Scale(factor), (x, y), ())).run(pool)
+        want = number * factor if number == 3.0 else 0.0
+        assert y[::16].tolist() == [want] * threads
+        assert np.float32(number) * np.float32(factor) != 0  # as it ought to be
+
+
+# -- how many --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def threads_restored():
+    before = get_num_threads()
+    yield
+    set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads_restored")
+@pytest.mark.parametrize("n", [0, -1, 1.5, "2", True, None, [2]])
+def test_numbers_of_threads_that_are_none(n):
+    before = get_num_threads()
+    with pytest.raises(ArgumentError, match=r"set_num_threads: n=.* whole number of at least 1"):
+        set_num_threads(n)
+    assert get_num_threads() == before
+
+
+@pytest.mark.usefixtures("threads_restored")
+@pytest.mark.parametrize("n", [1, 2, np.int64(3), 7])
+def test_numbers_of_threads(n):
+    set_num_threads(n)
+    assert get_num_threads() == n
+    count = np.zeros(16 * n, np.int32)
+    Steps((Count(), (count,), ())).run(pools.pool())
+    assert count[::16].tolist() == [1] * n
+
+
+@pytest.mark.usefixtures("threads_restored")
+def test_a_new_number_ends_the_old_threads():
+    set_num_threads(3)
+    steps, _ = chain(2)
+    steps.run(pools.pool())
+    old = list(pools.pool()._workers)
+    set_num_threads(2)
+    assert len(old) == 2
+    assert not any(worker.is_alive() for worker in old)
+
+
+@pytest.fixture
+def machine_of_twelve(monkeypatch):
+    """Twelve processors, no limits; returns how to set files and variables."""
+    files = {}
+
+    def fake_open(path):
+        if path not in files:
+            raise FileNotFoundError(path)
+        return io.StringIO(files[path])
+
+    for name in ("STRIATE_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pools, "open", fake_open, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    return files
+
+
+V2 = "/sys/fs/cgroup/cpu.max"
+V1_QUOTA, V1_PERIOD = "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"
+
+
+@pytest.mark.parametrize(
+    ("files", "threads"),
+    [
+        ({}, 12),
+        ({V2: "max 100000\n"}, 12),
+        ({V2: "400000 100000\n"}, 4),
+        ({V2: "250000 100000\n"}, 2),
+        ({V2: "50000 100000\n"}, 1),
+        ({V2: "9900000 100000\n"}, 12),
+        ({V2: "nonsense\n"}, 12),
+        ({V1_QUOTA: "-1\n", V1_PERIOD: "100000\n"}, 12),
+        ({V1_QUOTA: "300000\n", V1_PERIOD: "100000\n"}, 3),
+        ({V1_QUOTA: "300000\n"}, 12),
+    ],
+    ids=str,
+)
+def test_container_limits(machine_of_twelve, files, threads):
+    machine_of_twelve.update(files)
+    assert available_threads() == threads
+
+
+def test_affinity_mask(machine_of_twelve, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 7}, raising=False)
+    assert available_threads() == 2
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert available_threads() == 64
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert available_threads() == 1
+
+
+def test_environment(machine_of_twelve, monkeypatch):
+    for text, threads in [("3", 3), ("5,2", 5), ("0", 12), ("many", 12), ("", 12)]:
+        monkeypatch.setenv("OMP_NUM_THREADS", text)
+        assert available_threads() == threads
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("STRIATE_NUM_THREADS", " 20 ")
+    assert available_threads() == 20
+    for text in ("0", "-2", "many", "1.5"):
+        monkeypatch.setenv("STRIATE_NUM_THREADS", text)
+        with pytest.raises(ArgumentError, match=f"STRIATE_NUM_THREADS='{text}' must be"):
+            available_threads()
