@@ -160,3 +160,9 @@ def test_options_reach_the_training(cli, trained, tmp_path, options):
     outcome = cli("train", *arguments)
     assert outcome.code == 0, outcome.err
     assert not same_weights(weights(tmp_path / "run"), weights(trained))
+
+
+@pytest.mark.slow
+def test_the_defaults_learn_the_built_in_set(cli):
+    outcome = cli("train", "fashion-mnist-sample", "--json")
+    assert outcome.json["accuracy"] >= 0.87

@@ -65,7 +65,7 @@ def _to_winograd(layout: WinogradWeights, w: Array) -> Array:
     _, ci = layout.packed.channels(w.shape)
     taps = pack_numpy(layout.packed, w.astype(np.float64))
     kernels = taps.reshape(-1, 3, 3, ci, layout.packed.block)
-    u = np.einsum("pa,qb,oabil->pqoil", g, g, kernels)
+    u: Array = np.einsum("pa,qb,oabil->pqoil", g, g, kernels)
     return u.astype(w.dtype).reshape(-1)
 
 

@@ -53,7 +53,7 @@ def plan(
     """
     placed = place(fuse(expand(graph)), machine, algorithm)
     typecheck(placed.graph)
-    building = _Building(placed, machine, threads)
+    building = _Building(placed, Lowering(placed.layouts, machine, threads, algorithm))
     building.lower()
     constant = set() if training or graph.assigns else building.constant_nodes()
     building.bind_outputs()
@@ -62,9 +62,8 @@ def plan(
 
 
 class _Building:
-    def __init__(self, placed: Placed, machine: Machine, threads: int) -> None:
-        self.placed, self.graph = placed, placed.graph
-        self.low = Lowering(placed.layouts, machine, threads)
+    def __init__(self, placed: Placed, low: Lowering) -> None:
+        self.placed, self.graph, self.low = placed, placed.graph, low
         self.tasks: list[Task] = []
         self.inputs: list[int] = []
         self.outputs: list[int] = []
@@ -247,6 +246,7 @@ class _Building:
             total,
             kept,
             dict(low.values),
+            dict(low.layouts),
         )
 
     def _split(self, constant: set[Node]) -> tuple[tuple[Task, ...], tuple[Task, ...]]:

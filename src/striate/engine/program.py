@@ -60,7 +60,8 @@ class Program:
 
     `constants` tasks depend on parameters only: an executor runs them when a parameter has
     changed, not at each run; `kept` says what they hold, by buffer id. `offsets` are bytes into
-    the arena, by buffer id. `values` tells the buffer of each value of `graph`.
+    the arena, by buffer id. `values` tells the buffer of each value of `graph`, `layouts` its
+    memory order (plain for those that are not listed).
     """
 
     graph: Graph
@@ -73,6 +74,7 @@ class Program:
     arena_bytes: int = 0
     kept: dict[int, Constant] = field(default_factory=dict)
     values: dict[Value, int] = field(default_factory=dict)
+    layouts: dict[Value, Layout] = field(default_factory=dict)
 
     @property
     def constant_steps(self) -> tuple[Step, ...]:

@@ -42,7 +42,6 @@ class Memory:
 
 def run_tasks(
     program: Program,
-    layouts: dict[Value, Layout],
     inputs: Sequence[Array],
     watch: Callable[[Task, int, Array], None] | None = None,
 ) -> tuple[Array, ...]:
@@ -54,14 +53,14 @@ def run_tasks(
     for task in (*program.constants, *program.tasks):
         node: Node = task.node
         read = [
-            memory.read(number, value, layouts.get(value, PLAIN))
+            memory.read(number, value, program.layouts.get(value, PLAIN))
             for number, value in zip(task.inputs, node.inputs, strict=True)
         ]
         if not task.steps:
             continue
         results = node.op.numpy(*read)
         for number, value, array in zip(task.outputs, node.outputs(), results, strict=True):
-            layout = layouts.get(value, PLAIN)
+            layout = program.layouts.get(value, PLAIN)
             flat = to_memory(layout, np.asarray(array, DTYPES[value.dtype]))
             if program.buffers[number].param is not None:
                 memory.flat[number][...] = flat

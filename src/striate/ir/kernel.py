@@ -210,6 +210,22 @@ class Kernel:
         b.position_at_end(done)
         return out if at_least_once else list(phis)
 
+    def start_or(self, fresh: Any, value: Any, otherwise: Callable[[], list[Any]]) -> list[Any]:
+        """Registers that are `value` if the i1 `fresh` holds, else what `otherwise` computes."""
+        b, before = self.b, self.b.block
+        work, go = b.append_basic_block("otherwise"), b.append_basic_block("go")
+        b.cbranch(fresh, go, work)
+        b.position_at_end(work)
+        computed = otherwise()
+        after = b.block
+        b.branch(go)
+        b.position_at_end(go)
+        phis = [b.phi(v.type) for v in computed]
+        for phi, v in zip(phis, computed, strict=True):
+            phi.add_incoming(value, before)
+            phi.add_incoming(v, after)
+        return phis
+
     @contextmanager
     def when(self, condition: Any) -> Iterator[None]:
         """Run the block only if the i1 `condition` holds."""
@@ -279,7 +295,6 @@ class Kernel:
         slot.align = align
         self.b.position_at_end(here)
         return slot
-
 
     def stack(self, elements: Whole) -> Ptr:
         """Stack space for float32 elements, aligned to a cache line."""

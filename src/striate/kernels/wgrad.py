@@ -23,6 +23,7 @@ from striate.arith.machine import Machine
 from striate.ir import vec
 from striate.ir.kernel import I1, I64, PTR, Int, Kernel, Ptr, Unit
 from striate.kernels.border import Border
+from striate.kernels.span import load
 from striate.kernels.spec import symbol
 
 SIZES = (
@@ -239,26 +240,15 @@ class _Build:
 
     def _start(self, k: Kernel, places: list[Ptr], cols: int, on: Any, fresh: Any) -> list[Any]:
         """Zero for the first block of a chunk, what is already summed for the others."""
-        b, before = k.b, k.b.block
-        load, go = b.append_basic_block("load"), b.append_basic_block("go")
-        b.cbranch(fresh, go, load)
-        b.position_at_end(load)
-        loaded = [
-            vec.load_masked(k, place.at(c * k.lanes), on)
-            if on is not None and c == cols - 1
-            else vec.load(k, place.at(c * k.lanes))
-            for place in places
-            for c in range(cols)
-        ]
-        b.branch(go)
-        b.position_at_end(go)
-        out = []
-        for value in loaded:
-            phi = b.phi(value.type)
-            phi.add_incoming(vec.constant(k, 0.0), before)
-            phi.add_incoming(value, load)
-            out.append(phi)
-        return out
+
+        def summed() -> list[Any]:
+            return [
+                load(k, place.at(c * k.lanes), on if c == cols - 1 else None)
+                for place in places
+                for c in range(cols)
+            ]
+
+        return k.start_or(fresh, vec.constant(k, 0.0), summed)
 
     def _pixel(
         self,

@@ -21,24 +21,14 @@ from striate.arith.cook_toom import transforms
 from striate.arith.machine import Machine
 from striate.ir import vec
 from striate.ir.kernel import I64, PTR, Int, Kernel, Ptr, Unit
-from striate.kernels.border import Border
 from striate.kernels.epilogue import Epilogue, apply_epilogue
-from striate.kernels.gemm import ALIASING_BYTES
 from striate.kernels.linear import combine
 from striate.kernels.micro import dispatch, multiply_run, zeros
+from striate.kernels.patches import PATCH, POINTS, TILE, Grid, Patches, pitch_of
 from striate.kernels.spec import symbol
 
 SIZES = ("n", "in_h", "in_w", "rows", "cols", "pad_top", "pad_left", "block", "chunks", "scratch")
 X, U, Y, SCRATCH, OPERANDS = 0, 1, 2, 3, 4
-TILE = 4
-PATCH = TILE + 2
-POINTS = PATCH * PATCH
-
-
-def pitch_of(ci: int, lanes: int) -> int:
-    """Elements from one tile to the next in V: whole vectors, not a multiple of 2 KiB."""
-    whole = -(-ci // lanes) * lanes
-    return whole + lanes if whole * 4 % ALIASING_BYTES == 0 else whole
 
 
 def scratch_elements(ci: int, co: int, block: int, machine: Machine) -> int:
@@ -74,13 +64,12 @@ class _Build:
     def build(self) -> None:
         k = self.k
         self.s = s = {name: k.size(i) for i, name in enumerate(SIZES)}
-        self.border = Border(k, self.spec.ci, 1)
-        self.into = self._input_function()
+        self.patches = Patches(k, self.spec.ci, s)
         self.bodies = [self._body(rows) for rows in range(1, k.machine.rows + 1)]
         tails = [t for t, there in ((False, self.whole), (True, self.rest)) if there]
         self.back = {tail: self._output_function(tail) for tail in tails}
-        self.across, self.down = s["cols"].ceil_div(TILE), s["rows"].ceil_div(TILE)
-        tiles = s["n"] * self.down * self.across
+        self.grid = Grid(s)
+        tiles = self.grid.tiles
         start, stop = k.share(tiles.ceil_div(s["block"]) * s["chunks"])
         with k.loop(start, stop) as unit:
             chunk, first = unit % s["chunks"], unit // s["chunks"] * s["block"]
@@ -94,7 +83,8 @@ class _Build:
         patch = m.at(s["block"] * (POINTS * self.width))
         v_step, m_step = s["block"] * self.pitch, s["block"] * self.width
         with k.loop(0, count) as t:
-            self._transform(first + t, v.at(t * self.pitch), patch, v_step)
+            n, row, col = self.grid.place(first + t)
+            self.patches.transform(n, row, col, v.at(t * self.pitch), patch, v_step)
         begin = k.int(self.blocks) * chunk // s["chunks"]
         end = k.int(self.blocks) * (chunk + 1) // s["chunks"]
         with k.loop(begin, end) as ob:
@@ -102,60 +92,7 @@ class _Build:
             with k.loop(0, count) as t:
                 self._store(first + t, m.at(t * self.width), ob, m_step)
 
-    def _place(self, tile: Int) -> tuple[Int, Int, Int]:
-        """(image, first output row, first output column) of a tile."""
-        x, rest = tile % self.across, tile // self.across
-        return rest // self.down, rest % self.down * TILE, x * TILE
-
-    # -- input: V[p][t] = Bᵀ d B -------------------------------------------------------------------
-
-    def _transform(self, tile: Int, v: Ptr, patch: Ptr, v_step: Int) -> None:
-        k, s, ci = self.k, self.s, self.spec.ci
-        n, row, col = self._place(tile)
-        top, left = row - s["pad_top"], col - s["pad_left"]
-        image = k.buffer(X).at(n * s["in_h"] * s["in_w"] * ci)
-        inside = k.every(top >= 0, left >= 0, top + PATCH <= s["in_h"], left + PATCH <= s["in_w"])
-        with k.when(k.b.not_(inside)):
-            self.border.pack(
-                image,
-                patch,
-                size=(s["in_h"], s["in_w"]),
-                top=top,
-                height=k.int(PATCH),
-                pad_left=0 - left,
-                width=k.int(PATCH),
-                group=0,
-            )
-        source = k.select(inside, image.at((top * s["in_w"] + left) * ci), patch)
-        k.call(self.into, source, k.select(inside, s["in_w"] * ci, k.int(PATCH * ci)), v, v_step)
-
-    def _input_function(self) -> Any:
-        """into(patch, row pitch, v, step from point to point): all channels of one patch."""
-        k = self.k.unit.function("into", [PTR, I64, PTR, I64])
-        args = k.function.args
-        source, pitch, v, step = Ptr(k, args[0]), Int(k, args[1]), Ptr(k, args[2]), Int(k, args[3])
-        matrix, ci = transforms(TILE).b, self.spec.ci
-        held = k.stack(POINTS * k.lanes)
-
-        def channels(c: Int, on: Any) -> None:
-            for j in range(PATCH):
-                column = [_load(k, source.at(pitch * i).at(c).at(j * ci), on) for i in range(PATCH)]
-                for i, value in enumerate(combine(k, matrix, column)):
-                    vec.store(k, value, held.at((i * PATCH + j) * k.lanes))
-            for i in range(PATCH):
-                line = [vec.load(k, held.at((i * PATCH + j) * k.lanes)) for j in range(PATCH)]
-                for j, value in enumerate(combine(k, matrix, line)):
-                    vec.store(k, value, v.at(step * (i * PATCH + j)).at(c))
-
-        whole = ci // k.lanes * k.lanes
-        with k.loop(0, whole, k.lanes) as c:
-            channels(c, None)
-        if whole < ci:
-            channels(k.int(whole), vec.mask(k, ci - whole))
-        k.finish()
-        return k.function
-
-    # -- products: M[p] = V[p] · U[p] ----------------------------------------------------------------
+    # -- products: M[p] = V[p] · U[p] -------------------------------------------------------------
 
     def _products(self, v: Ptr, m: Ptr, count: Int, ob: Int, v_step: Int, m_step: Int) -> None:
         k, ci = self.k, self.spec.ci
@@ -197,7 +134,7 @@ class _Build:
 
     def _store(self, tile: Int, m: Ptr, ob: Int, m_step: Int) -> None:
         k, s, co = self.k, self.s, self.spec.co
-        n, row, col = self._place(tile)
+        n, row, col = self.grid.place(tile)
         channel = ob * self.width
         offset = ((n * s["rows"] + row) * s["cols"] + col) * co + channel
         args = (
@@ -286,13 +223,9 @@ class _Build:
                     put()
 
 
-def _load(k: Kernel, p: Ptr, on: Any) -> Any:
-    return vec.load(k, p) if on is None else vec.load_masked(k, p, on)
-
-
 @dataclass(frozen=True)
 class TransformWeights:
-    """U[p] = (G g Gᵀ)[p], from packed weights [output block][tap][ci][block] to [36][ob][ci][block].
+    """U[p] = (G g Gᵀ)[p]: packed weights [output block][tap][ci][block] → [36][ob][ci][block].
 
     Buffers: packed weights, U. Sizes: none.
     """

@@ -17,8 +17,15 @@ from striate.kernels.spec import KernelSpec
 class Lowering:
     """Buffers and steps of a program under construction."""
 
-    def __init__(self, layouts: dict[Value, Layout], machine: Machine, threads: int) -> None:
+    def __init__(
+        self,
+        layouts: dict[Value, Layout],
+        machine: Machine,
+        threads: int,
+        algorithm: str = "direct",
+    ) -> None:
         self.layouts, self.machine, self.threads = layouts, machine, threads
+        self.algorithm = algorithm
         self.buffers: dict[int, Buffer] = {SCRATCH: Buffer(SCRATCH, "scratch", 0)}
         self.values: dict[Value, int] = {}
         self.steps: list[Step] = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from striate.arith.conv import ConvShape
 from striate.arith.layout import WinogradWeights
-from striate.engine.layout import conv_shape
+from striate.engine.layout import conv_shape, suits_winograd
 from striate.engine.lower.context import Lowering, balanced
 from striate.engine.lower.eltwise import add_reduction
 from striate.engine.program import SCRATCH
@@ -17,9 +17,12 @@ from striate.kernels.direct import DirectConv
 from striate.kernels.epilogue import NONE, Epilogue
 from striate.kernels.gemm import Gemm
 from striate.kernels.pack import UnpackHwio
+from striate.kernels.patches import POINTS, TILE
 from striate.kernels.wgrad import WeightGrad
-from striate.kernels.winograd import TILE, Winograd
+from striate.kernels.winograd import Winograd
 from striate.kernels.winograd import scratch_elements as winograd_scratch
+from striate.kernels.winograd_gradient import KernelGradient, WinogradGradient
+from striate.kernels.winograd_gradient import scratch_elements as gradient_scratch
 
 # Kernels may read nothing past a row, but vectors are stored whole into scratch rows.
 SCRATCH_FILL = 64
@@ -28,6 +31,7 @@ MOST_CHUNKS = 8
 PARTIAL_BYTES = 4 * 2**20
 PIXELS_OF_A_BLOCK = 256
 PIXELS_OF_A_CHUNK = 512
+TILES_OF_A_BLOCK = 64
 
 
 def is_matrix_product(shape: ConvShape) -> bool:
@@ -240,10 +244,64 @@ def choose_rows(images: int, rows: int, blocks: int, threads: int, fits: object)
 def lower_weight_gradient(
     low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequence[int]
 ) -> None:
-    """Partial sums in chunks that depend on the shape only, added in order, then OIHW."""
+    """Sums in chunks that depend on the shape only, added in order, then OIHW."""
     assert isinstance(node.op, ConvWeightGrad)
     shape = conv_shape(node.op, node)
     co, ci = shape.co // shape.groups, shape.ci // shape.groups
+    if low.algorithm == "auto" and suits_winograd(shape, forward=True):
+        hwio = _winograd_gradient(low, inputs, shape)
+    else:
+        hwio = _direct_gradient(low, inputs, shape, ci, co)
+    unpack = UnpackHwio((shape.kh, shape.kw), shape.groups, co, ci)
+    low.step(unpack, [hwio, outputs[0]], (), writes=[outputs[0]], label="unpack to OIHW")
+
+
+def choose_chunks(blocks: int, elements: int, most: int) -> int:
+    """Blocks of a chunk: up to `most` chunks, as long as their sums stay small together."""
+    wanted = max(1, min(blocks, MOST_CHUNKS, PARTIAL_BYTES // (4 * elements), most))
+    return -(-blocks // wanted)
+
+
+def _shares(low: Lowering, units: int, co: int) -> int:
+    """Shares of the output blocks that keep all threads busy."""
+    blocks = -(-co // low.machine.block(co))
+    shares = (c for c in range(1, blocks + 1) if balanced(units * c, low.threads) >= GOOD_BALANCE)
+    return next(shares, blocks)
+
+
+def _sum_chunks(low: Lowering, partial: int, chunks: int, elements: int) -> int:
+    if chunks == 1:
+        return partial
+    summed = low.temporary(elements)
+    add_reduction(low, partial, summed, chunks, elements)
+    return summed
+
+
+def _winograd_gradient(low: Lowering, inputs: Sequence[int], shape: ConvShape) -> int:
+    ci, co = shape.ci, shape.co
+    tiles = shape.n * -(-shape.out_h // TILE) * -(-shape.out_w // TILE)
+    blocks, elements = -(-tiles // TILES_OF_A_BLOCK), POINTS * ci * co
+    chunk = choose_chunks(blocks, elements, blocks)
+    chunks = -(-blocks // chunk)
+    scratch = gradient_scratch(ci, co, TILES_OF_A_BLOCK, low.machine)
+    partial = low.temporary(chunks * elements)
+    sizes = (
+        *(shape.n, shape.h, shape.w, shape.out_h, shape.out_w),
+        *(shape.padding[0][0], shape.padding[1][0]),
+        *(TILES_OF_A_BLOCK, chunk, _shares(low, chunks, co), scratch),
+    )
+    label = f"winograd weight gradient 3×3 {ci}→{co}"
+    slots = [*inputs, partial, SCRATCH]
+    low.step(WinogradGradient(ci, co), slots, sizes, writes=[partial], label=label, scratch=scratch)
+    summed = _sum_chunks(low, partial, chunks, elements)
+    hwio = low.temporary(shape.kh * shape.kw * ci * co)
+    low.step(KernelGradient(ci, co), [summed, hwio], (), writes=[hwio], label="transform gradient")
+    return hwio
+
+
+def _direct_gradient(
+    low: Lowering, inputs: Sequence[int], shape: ConvShape, ci: int, co: int
+) -> int:
     kernel = (shape.kh, shape.kw)
     bordered = shape.groups > 1 or any(any(side) for side in shape.padding)
     spec = WeightGrad(ci, co, shape.groups, kernel, shape.stride, shape.dilation, bordered)
@@ -254,46 +312,20 @@ def lower_weight_gradient(
     images, row_block = _pixel_block(shape, ci, limit)
     blocks = -(-shape.n // images) * -(-shape.out_h // row_block)
     pixels = shape.n * shape.out_h * shape.out_w
-    most = min(blocks, MOST_CHUNKS, PARTIAL_BYTES // (4 * elements), pixels // PIXELS_OF_A_CHUNK)
-    wanted = max(1, most)
-    chunk = -(-blocks // wanted)
+    chunk = choose_chunks(blocks, elements, pixels // PIXELS_OF_A_CHUNK)
     chunks = -(-blocks // chunk)
-    co_blocks = -(-co // low.machine.block(co))
-    co_chunks = next(
-        (
-            c
-            for c in range(1, co_blocks + 1)
-            if balanced(chunks * shape.groups * c, low.threads) >= GOOD_BALANCE
-        ),
-        co_blocks,
-    )
     height, width = _window(shape, row_block)
     scratch = images * height * width * ci + SCRATCH_FILL if bordered else 0
     partial = low.temporary(chunks * elements)
     sizes = (
-        shape.n,
-        shape.h,
-        shape.w,
-        shape.out_h,
-        shape.out_w,
-        shape.padding[0][0],
-        shape.padding[1][0],
-        images,
-        row_block,
-        chunk,
-        co_chunks,
-        scratch,
+        *(shape.n, shape.h, shape.w, shape.out_h, shape.out_w),
+        *(shape.padding[0][0], shape.padding[1][0]),
+        *(images, row_block, chunk, _shares(low, chunks * shape.groups, co), scratch),
     )
     label = f"weight gradient {shape.kh}×{shape.kw} {ci}→{co}"
-    low.step(
-        spec, [*inputs, partial, SCRATCH], sizes, writes=[partial], label=label, scratch=scratch
-    )
-    summed = partial
-    if chunks > 1:
-        summed = low.temporary(elements)
-        add_reduction(low, partial, summed, chunks, elements)
-    unpack = UnpackHwio(kernel, shape.groups, co, ci)
-    low.step(unpack, [summed, outputs[0]], (), writes=[outputs[0]], label="unpack to OIHW")
+    slots = [*inputs, partial, SCRATCH]
+    low.step(spec, slots, sizes, writes=[partial], label=label, scratch=scratch)
+    return _sum_chunks(low, partial, chunks, elements)
 
 
 def _window(shape: ConvShape, rows: int) -> tuple[int, int]:
