@@ -117,6 +117,27 @@ def test_debug_shows_the_traceback(cli):
         assert outcome.err.splitlines()[-1].startswith("striate: error: nowhere")
 
 
+def test_a_terminal_without_our_letters_and_a_warning_as_one_line(tmp_path):
+    """A cache folder that others may write to is not used, with a warning."""
+    (tmp_path / "striate").mkdir()
+    (tmp_path / "striate" / "kernels").mkdir()
+    (tmp_path / "striate" / "kernels").chmod(0o777)
+    environment = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii", "XDG_CACHE_HOME": str(tmp_path)}
+    environment.pop("STRIATE_CACHE", None)
+    done = subprocess.run(
+        [sys.executable, "-m", "striate.cli", "doctor"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "instruction set" in done.stdout
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("striate: warning: ")
+
+
 def test_a_reader_that_goes_away_is_no_traceback(tmp_path):
     command = f"{shlex.quote(sys.executable)} -m striate.cli train --help | head -n 1"
     done = subprocess.run(

@@ -119,6 +119,15 @@ def the_same_value_twice(trace, x, a, b, c):
     return (y, y)
 
 
+def the_same_value_late_and_in_place(trace, x, a, b, c):
+    """a's old value is still needed when y is made, c's is not."""
+    y = x + x
+    trace.assign(a, y)
+    trace.assign(b, x + a)
+    trace.assign(c, y)
+    return ()
+
+
 def itself(trace, x, a, b, c):
     trace.assign(a, a)
     trace.assign(b, a)
@@ -151,7 +160,8 @@ def never_read(trace, x, a, b, c):
 RULES = [
     swap, rotate, swap_views, copied_before_it_changes, changed_before_it_is_copied,
     read_after_it_could_be_written, momentum, momentum_computed_twice, each_other,
-    the_same_value_twice, itself, an_input, a_reduction, broadcast_of_itself, never_read,
+    the_same_value_twice, the_same_value_late_and_in_place, itself, an_input, a_reduction,
+    broadcast_of_itself, never_read,
 ]  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from tests.guard import outcome
-from tests.kernel_call import assembly, calls, isa  # noqa: F401
 
 from striate.kernels.reorder import Transpose2d
+from tests.guard import outcome
+from tests.kernel_call import assembly, calls, isa  # noqa: F401
 
 EDGES = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33)
 NETWORKS = {
@@ -26,38 +26,37 @@ def check(spec, batch, rows, cols, parts=(1, 2, 3, 7)):
 
 
 @pytest.mark.parametrize("rows", EDGES)
-def test_small_shapes(isa, rows):  # noqa: F811
+def test_small_shapes(isa, rows):
     for cols in EDGES:
         for batch in (1, 3):
             check(Transpose2d(), batch, rows, cols, parts=(1, 7))
 
 
 @pytest.mark.parametrize("few", [2, 3, 4])
-def test_few_planes(isa, few):  # noqa: F811
+def test_few_planes(isa, few):
     for other in (*EDGES, 64, 65, 1023, 1024, 1025, 2100):
         check(Transpose2d(few_rows=few), 2, few, other, parts=(1, 3))
         check(Transpose2d(few_cols=few), 2, other, few, parts=(1, 3))
 
 
 @pytest.mark.parametrize("shape", NETWORKS.values(), ids=NETWORKS)
-def test_networks_there_and_back(isa, shape):  # noqa: F811
+def test_networks_there_and_back(isa, shape):
     batch, rows, cols = shape
-    check(Transpose2d.of(rows, cols), batch, rows, cols)
-    check(Transpose2d.of(cols, rows), batch, cols, rows)
+    check(Transpose2d.to_nhwc(rows), batch, rows, cols)
+    check(Transpose2d.to_nchw(rows), batch, cols, rows)
 
 
-def test_nothing_to_do(isa):  # noqa: F811
+def test_nothing_to_do(isa):
     for batch, rows, cols in ((0, 5, 7), (2, 0, 7), (2, 7, 0)):
         check(Transpose2d(), batch, rows, cols)
 
 
-def test_fastest_kernel_for_a_shape():
-    assert Transpose2d.of(3, 1024) == Transpose2d(few_rows=3)
-    assert Transpose2d.of(1024, 4) == Transpose2d(few_cols=4)
-    assert Transpose2d.of(3, 2) == Transpose2d(few_rows=3)
-    assert (
-        Transpose2d.of(64, 49) == Transpose2d.of(1, 1024) == Transpose2d.of(1, 3) == Transpose2d()
-    )
+def test_the_number_of_channels_chooses_the_kernel():
+    for few in (2, 3, 4):
+        assert Transpose2d.to_nhwc(few) == Transpose2d(few_rows=few)
+        assert Transpose2d.to_nchw(few) == Transpose2d(few_cols=few)
+    for channels in (1, 5, 64):
+        assert Transpose2d.to_nhwc(channels) == Transpose2d.to_nchw(channels) == Transpose2d()
 
 
 @pytest.mark.parametrize("name", ["avx512", "avx2", "sse2", "neon"])

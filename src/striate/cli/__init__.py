@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -44,6 +47,15 @@ for _command in (train, evaluate, predict, inspect, doctor):
     app.add_command(_command)
 
 
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning as one line, without the place in the source that Python would add."""
+    click.echo(f"striate: warning: {' '.join(str(message).split())}", err=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack × or –: never stop there
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(app, arguments))

@@ -151,7 +151,7 @@ class _Building:
             for param, value in self.graph.assigns
         ]
         targets = {target for _, _, target in assigns}
-        late: list[tuple[Value, int, int]] = []
+        late: list[tuple[Value, int | None, int]] = []
         for value, source, target in assigns:
             if source in targets and source != target:
                 saved = self.low.make("arena", value.type)
@@ -160,12 +160,14 @@ class _Building:
         for value, source, target in assigns:
             if source in targets:
                 continue
-            buffer = self.low.values[value]
-            if self._can_write_through(buffer, target):
-                self._rename(buffer, target)
+            if self._can_write_through(self.low.values[value], target):
+                self._rename(self.low.values[value], target)
             else:
-                late.append((value, buffer, target))
-        self.tasks += [self._copy(*entry) for entry in late]
+                late.append((value, None, target))
+        # Only now is it known where each value lies: several parameters may get the same.
+        for value, saved_in, target in late:
+            place = self.low.values[value] if saved_in is None else saved_in
+            self.tasks.append(self._copy(value, place, target))
 
     def _param_buffer(self, leaf: Value) -> int:
         if leaf not in self.low.values:
@@ -247,6 +249,7 @@ class _Building:
             kept,
             dict(low.values),
             dict(low.layouts),
+            tuple(low.prepared),
         )
 
     def _split(self, constant: set[Node]) -> tuple[tuple[Task, ...], tuple[Task, ...]]:

@@ -61,7 +61,8 @@ class Program:
     `constants` tasks depend on parameters only: an executor runs them when a parameter has
     changed, not at each run; `kept` says what they hold, by buffer id. `offsets` are bytes into
     the arena, by buffer id. `values` tells the buffer of each value of `graph`, `layouts` its
-    memory order (plain for those that are not listed).
+    memory order (plain for those that are not listed). `prepared` kernels are compiled with those
+    of the steps: other sizes of the same net need them.
     """
 
     graph: Graph
@@ -75,6 +76,7 @@ class Program:
     kept: dict[int, Constant] = field(default_factory=dict)
     values: dict[Value, int] = field(default_factory=dict)
     layouts: dict[Value, Layout] = field(default_factory=dict)
+    prepared: tuple[KernelSpec, ...] = ()
 
     @property
     def constant_steps(self) -> tuple[Step, ...]:

@@ -61,7 +61,8 @@ def run_tasks(
         results = node.op.numpy(*read)
         for number, value, array in zip(task.outputs, node.outputs(), results, strict=True):
             layout = program.layouts.get(value, PLAIN)
-            flat = to_memory(layout, np.asarray(array, DTYPES[value.dtype]))
+            # A copy: some results are views of what they were made from.
+            flat = np.array(to_memory(layout, array), DTYPES[value.dtype])
             if program.buffers[number].param is not None:
                 memory.flat[number][...] = flat
             else:

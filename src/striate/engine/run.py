@@ -49,6 +49,8 @@ class Executable:
         self._lock = threading.Lock()
         self._table = Table(program.steps)
         self._constant_table = Table(program.constant_steps)
+        for spec in program.prepared:
+            address(spec)
         self._memory = np.zeros(len(buffers), np.int64)
         self._tables = [
             np.frombuffer(b.table, np.uint8).copy() for b in buffers.values() if b.kind == "table"

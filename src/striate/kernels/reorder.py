@@ -47,11 +47,14 @@ class Transpose2d:
     SIZES: ClassVar[tuple[str, ...]] = ("batch", "rows", "cols")
 
     @staticmethod
-    def of(rows: int, cols: int) -> Transpose2d:
-        """The fastest kernel for these sizes."""
-        if 2 <= rows <= FEW:
-            return Transpose2d(few_rows=rows)
-        return Transpose2d(few_cols=cols if 2 <= cols <= FEW and rows > 1 else 0)
+    def to_nhwc(channels: int) -> Transpose2d:
+        """For rows = channels. The number of pixels chooses nothing: it is free in a kernel."""
+        return Transpose2d(few_rows=channels if 2 <= channels <= FEW else 0)
+
+    @staticmethod
+    def to_nchw(channels: int) -> Transpose2d:
+        """For cols = channels."""
+        return Transpose2d(few_cols=channels if 2 <= channels <= FEW else 0)
 
     def emit(self, machine: Machine) -> str:
         """LLVM IR text of the kernel."""

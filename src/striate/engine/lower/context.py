@@ -29,6 +29,7 @@ class Lowering:
         self.buffers: dict[int, Buffer] = {SCRATCH: Buffer(SCRATCH, "scratch", 0)}
         self.values: dict[Value, int] = {}
         self.steps: list[Step] = []
+        self.prepared: dict[KernelSpec, None] = {}
         self._tables: dict[bytes, int] = {}
 
     def layout(self, value: Value) -> Layout:
@@ -72,6 +73,10 @@ class Lowering:
         numbers = tuple(int(s) for s in sizes)
         self.steps.append(Step(spec, tuple(slots), numbers, reads, tuple(writes), label, scratch))
 
+    def prepare(self, spec: KernelSpec) -> None:
+        """Have a kernel ready that this size does without, but another size of the net needs."""
+        self.prepared[spec] = None
+
     def take_steps(self) -> tuple[Step, ...]:
         """The steps collected since the last call."""
         steps, self.steps = tuple(self.steps), []
@@ -82,6 +87,9 @@ Rule = Callable[[Lowering, Node, Sequence[int], Sequence[int]], None]
 
 
 def balanced(units: int, threads: int) -> float:
-    """Share of the threads' time that is used when `units` equal units are dealt out."""
+    """Share of the threads' time that is used when `units` equal units are dealt out.
+
+    An empty batch (no units) counts as well dealt out.
+    """
     rounds = -(-units // threads)
-    return units / (rounds * threads)
+    return units / (rounds * threads) if units else 1.0

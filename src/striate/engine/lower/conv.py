@@ -8,7 +8,7 @@ from striate.arith.conv import ConvShape
 from striate.arith.layout import WinogradWeights
 from striate.engine.layout import conv_shape, suits_winograd
 from striate.engine.lower.context import Lowering, balanced
-from striate.engine.lower.eltwise import add_reduction
+from striate.engine.lower.eltwise import CHUNK_SUM, add_reduction
 from striate.engine.program import SCRATCH
 from striate.graph.ops.conv import Conv2d, ConvInputGrad, ConvWeightGrad
 from striate.graph.ops.fused import FusedConv
@@ -83,11 +83,11 @@ def choose_panel(m: int, blocks: int, rows: int, threads: int) -> tuple[int, int
     """(rows of a panel, chunks of output blocks): large panels, but work for every thread."""
     best, best_score = (rows, 1), -1.0
     for tiles in (4, 2, 1):
-        panels = -(-m // (tiles * rows))
+        panels = max(1, -(-m // (tiles * rows)))
         for chunks in (c for c in (1, 2, 4, 8, 16, 32) if c <= blocks):
             score = balanced(panels * chunks, threads)
             if score > best_score:
-                best, best_score = (-(-m // panels), chunks), score
+                best, best_score = (max(1, -(-m // panels)), chunks), score
             if score >= GOOD_BALANCE:
                 return best
     return best
@@ -259,7 +259,7 @@ def lower_weight_gradient(
 def choose_chunks(blocks: int, elements: int, most: int) -> int:
     """Blocks of a chunk: up to `most` chunks, as long as their sums stay small together."""
     wanted = max(1, min(blocks, MOST_CHUNKS, PARTIAL_BYTES // (4 * elements), most))
-    return -(-blocks // wanted)
+    return max(1, -(-blocks // wanted))
 
 
 def _shares(low: Lowering, units: int, co: int) -> int:
@@ -271,6 +271,7 @@ def _shares(low: Lowering, units: int, co: int) -> int:
 
 def _sum_chunks(low: Lowering, partial: int, chunks: int, elements: int) -> int:
     if chunks == 1:
+        low.prepare(CHUNK_SUM)
         return partial
     summed = low.temporary(elements)
     add_reduction(low, partial, summed, chunks, elements)
@@ -344,7 +345,7 @@ def _pixel_block(shape: ConvShape, ci: int, limit: int) -> tuple[int, int]:
     whole = size(shape.out_h)
     if whole <= limit:
         pixels = shape.out_h * shape.out_w
-        images = min(shape.n, -(-PIXELS_OF_A_BLOCK // pixels), max(1, limit // whole))
-        return images, shape.out_h
+        images = min(shape.n, -(-PIXELS_OF_A_BLOCK // pixels), limit // whole)
+        return max(1, images), shape.out_h
     rows = next((r for r in range(shape.out_h, 0, -1) if size(r) <= limit), 1)
     return 1, rows

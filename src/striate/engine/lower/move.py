@@ -33,19 +33,14 @@ def lower_reorder(low: Lowering, node: Node, inputs: Sequence[int], outputs: Seq
     if isinstance(target, WinogradWeights) and isinstance(source, Plain):
         _transform_weights(low, target, shape, inputs, outputs)
         return
+    n, channels, pixels = shape[0], shape[1], shape[2] * shape[3]
     if isinstance(source, Plain) and isinstance(target, Nhwc):
-        rows, cols, label = shape[1], shape[2] * shape[3], "NCHW→NHWC"
+        spec, plane, label = Transpose2d.to_nhwc(channels), (channels, pixels), "NCHW→NHWC"
     elif isinstance(source, Nhwc) and isinstance(target, Plain):
-        rows, cols, label = shape[2] * shape[3], shape[1], "NHWC→NCHW"
+        spec, plane, label = Transpose2d.to_nchw(channels), (pixels, channels), "NHWC→NCHW"
     else:
         raise UnsupportedError(f"no kernel reorders {source} to {target}")
-    low.step(
-        Transpose2d.of(rows, cols),
-        [*inputs, *outputs],
-        (shape[0], rows, cols),
-        writes=outputs,
-        label=label,
-    )
+    low.step(spec, [*inputs, *outputs], (n, *plane), writes=outputs, label=label)
 
 
 def _pack(

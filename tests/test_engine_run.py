@@ -1,0 +1,468 @@
+"""Running programs: the same bits whatever the threads, the batch and the caller."""
+
+import gc
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import striate as st
+import striate.functional as F
+from striate import nn
+from striate.engine import (
+    arena,
+    build,
+    cache_info,
+    constants,
+    describe,
+    get_num_threads,
+    measure_peak,
+    set_num_threads,
+)
+from striate.errors import ArgumentError, ShapeError
+from striate.graph import Trace, gradients
+from striate.graph.ops.conv import Conv2d
+from striate.graph.ops.eltwise import m
+from striate.graph.ops.reduce import Reduce
+from striate.graph.value import Param
+from striate.nn.tracing import symbolic_call
+
+SAME = Conv2d((1, 1), ((1, 1), (1, 1)))
+
+
+@pytest.fixture
+def threads():
+    """A function that sets the number of threads; it is as before when the test ends."""
+    before = get_num_threads()
+    yield set_num_threads
+    set_num_threads(before)
+
+
+def param(name, *shape, seed=0):
+    return Param(name, np.random.default_rng(seed).standard_normal(shape, np.float32))
+
+
+def picture(*shape, seed=1):
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def small_net(channels=12):
+    """conv, BN, ReLU, max pool, 1×1 conv, mean and a dense layer: any image size fits."""
+    return nn.Sequential(
+        nn.Conv2d(3, channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(channels, 20, 1),
+        nn.ReLU(),
+        nn.Conv2d(20, 20, 3, stride=2, padding=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(20, 5),
+    )
+
+
+def inference(net, shape):
+    with Trace() as trace:
+        output, _ = symbolic_call(net, trace, [shape], False)
+        return trace.graph(output)
+
+
+def training(net, shape):
+    """Loss, output and the gradient of every parameter."""
+    with Trace() as trace:
+        output, _ = symbolic_call(net, trace, [shape], True)
+        loss = F.cross_entropy(output, trace.input("labels", shape[:1], "i32"))
+        return trace.graph(loss, output, *gradients(loss, list(net.parameters())))
+
+
+# -- sizes -----------------------------------------------------------------------------------------
+
+
+def test_two_hundred_sizes_compile_nothing():
+    net = small_net()
+    build(inference(net, (2, 3, 17, 14)))(picture(2, 3, 17, 14))
+    before = cache_info().compiled + cache_info().loaded
+    rng = np.random.default_rng(2)
+    for _ in range(200):
+        shape = (int(rng.integers(1, 9)), 3, *(int(i) for i in rng.integers(6, 40, 2)))
+        (y,) = build(inference(net, shape))(picture(*shape))
+        assert y.shape == (shape[0], 5)
+    assert cache_info().compiled + cache_info().loaded == before
+
+
+def test_batch_sizes_in_training_compile_nothing():
+    net = small_net()
+    labels = np.arange(40) % 5
+    build(training(net, (4, 3, 12, 10)), training=True)(picture(4, 3, 12, 10), labels[:4])
+    before = cache_info().compiled + cache_info().loaded
+    for n in range(2, 40):
+        size = (8 + n % 7, 8 + n % 5)
+        graph = training(net, (n, 3, *size))
+        loss, *_ = build(graph, training=True)(picture(n, 3, *size), labels[:n])
+        assert np.isfinite(loss)
+    assert cache_info().compiled + cache_info().loaded == before
+
+
+@pytest.mark.parametrize("channels", [4, 20])
+@pytest.mark.parametrize("size", [1, 3])
+def test_an_empty_batch_gives_empty_results_and_gradients_of_zero(channels, size):
+    w = param("w", channels, channels, size, size)
+    with Trace() as trace:
+        x = trace.input("x", (0, channels, 6, 5))
+        y = Conv2d()(x, w)
+        graph = trace.graph(y, *gradients((y * y).sum(), [x, w]))
+    y, dx, dw = build(graph)(np.zeros((0, channels, 6, 5), np.float32))
+    assert y.shape == (0, channels, 7 - size, 6 - size)
+    assert dx.shape == (0, channels, 6, 5)
+    np.testing.assert_array_equal(dw, np.zeros(w.shape))
+
+
+# -- bits ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [12, 40])
+def test_any_number_of_threads_gives_the_same_bits(threads, channels):
+    net = small_net(channels)
+    x, labels = picture(9, 3, 21, 18), np.arange(9) % 5
+    state = net.state_dict()
+    results = []
+    for n in (1, 2, 3, 7):
+        threads(n)
+        net.load_state_dict(state)
+        outputs = build(training(net, x.shape), training=True)(x, labels)
+        results.append((*outputs, *build(inference(net, x.shape))(x)))
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert a.tobytes() == b.tobytes()
+
+
+def test_a_program_runs_with_other_threads_than_it_was_planned_for(threads):
+    net = small_net()
+    x, labels = picture(5, 3, 21, 18), np.arange(5)
+    threads(3)
+    program = build(training(net, x.shape), training=True)
+    results = []
+    for n in (3, 1, 2, 7):
+        threads(n)
+        results.append(b"".join(a.tobytes() for a in program(x, labels)))
+    assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize("channels", [12, 40])
+def test_an_image_has_the_same_bits_in_any_batch(channels):
+    net = small_net(channels)
+    x = picture(9, 3, 22, 19)
+    (whole,) = build(inference(net, x.shape))(x)
+    for size in (1, 2, 5):
+        program = build(inference(net, (size, *x.shape[1:])))
+        for start in range(0, 9 - size + 1, size):
+            (some,) = program(x[start : start + size])
+            assert some.tobytes() == whole[start : start + size].tobytes()
+
+
+def test_dense_rows_have_the_same_bits_in_any_batch():
+    net = nn.Sequential(nn.Linear(300, 40), nn.ReLU(), nn.Linear(40, 10), nn.Softmax(1))
+    x = picture(33, 300)
+    (whole,) = build(inference(net, x.shape))(x)
+    for size in (1, 3, 32):
+        (some,) = build(inference(net, (size, 300)))(x[:size])
+        assert some.tobytes() == whole[:size].tobytes()
+
+
+def test_denormal_weights_count_as_zero_and_numpy_is_left_alone():
+    w = Param("w", np.full((40, 3, 3, 3), 1e-40, np.float32))
+    with Trace() as trace:
+        graph = trace.graph(SAME(trace.input("x", (4, 3, 40, 40)), w))
+    (y,) = build(graph)(np.full((4, 3, 40, 40), 1e20, np.float32))
+    assert not y.any()
+    assert np.float32(1e-40) * np.float32(0.5) > 0
+
+
+# -- constants -------------------------------------------------------------------------------------
+
+
+def counted_walks(program, monkeypatch):
+    """The tables that a program walks, as a list that grows."""
+    walks = []
+    original = type(program)._walk
+
+    def walk(self, table, workers):
+        walks.append("constants" if table is self._constant_table else "run")
+        original(self, table, workers)
+
+    monkeypatch.setattr(type(program), "_walk", walk)
+    return walks
+
+
+def test_constants_are_computed_once_and_again_after_assign(monkeypatch):
+    w, bias = param("w", 4, 3, 3, 3), param("b", 1, 4, 1, 1)
+    with Trace() as trace:
+        x = trace.input("x", (1, 3, 6, 6))
+        graph = trace.graph(SAME(x, w) * m("rsqrt", bias * bias + 1.0))
+    program = build(graph)
+    walks = counted_walks(program, monkeypatch)
+    image = picture(1, 3, 6, 6)
+    first = program(image)[0]
+    assert program(image)[0].tobytes() == first.tobytes()
+    assert walks == ["constants", "run", "run"]
+    w.assign(w.data * 2)
+    np.testing.assert_array_equal(program(image)[0], first * 2)
+    bias.assign(bias.data * 0)
+    assert walks == ["constants", "run", "run", "constants", "run"]
+    np.testing.assert_allclose(
+        program(image)[0], 2 * first * np.sqrt(param("b", 1, 4, 1, 1).data ** 2 + 1), rtol=1e-5
+    )
+    assert walks[-2:] == ["constants", "run"]
+
+
+def test_programs_share_packed_weights(monkeypatch):
+    w = param("w", 40, 30, 3, 3)
+    programs = []
+    for n in (1, 2, 5):
+        with Trace() as trace:
+            programs.append(build(trace.graph(SAME(trace.input("x", (n, 30, 9, 9)), w))))
+    contents = [set(map(id, p._contents.values())) for p in programs]
+    assert contents[0] == contents[1] == contents[2]
+    assert len(contents[0]) > 0
+    walks = counted_walks(programs[0], monkeypatch)
+    results = [p(picture(n, 30, 9, 9)) for p, n in zip(programs, (1, 2, 5), strict=True)]
+    assert walks == ["constants", "run", "run", "run"]
+    w.assign(-w.data)
+    for p, n, before in zip(programs, (1, 2, 5), results, strict=True):
+        np.testing.assert_array_equal(p(picture(n, 30, 9, 9))[0], -before[0])
+    assert walks[4:] == ["constants", "run", "run", "run"]
+
+
+def test_packed_weights_go_with_the_last_program():
+    w = param("w", 8, 3, 3, 3)
+    gc.collect()
+    before = len(constants._contents), len(constants._interned)
+    with Trace() as trace:
+        program = build(trace.graph(SAME(trace.input("x", (1, 3, 9, 9)), w)))
+    program(picture(1, 3, 9, 9))
+    assert len(constants._contents) > before[0]
+    del program, trace
+    gc.collect()
+    assert (len(constants._contents), len(constants._interned)) == before
+
+
+def test_a_training_step_is_seen_by_inference():
+    net = small_net()
+    x, y = picture(8, 3, 12, 12), np.arange(8) % 5
+    step = st.compile_step(net, optimizer=st.optim.SGD(lr=0.5))
+    net.eval()
+    before = net(x)
+    step(x, y)
+    after = net(x)
+    assert (before != after).any()
+    fresh = small_net()
+    fresh.load_state_dict(net.state_dict())
+    np.testing.assert_array_equal(fresh.eval()(x), after)
+
+
+def test_dropout_keys_are_renewed_before_each_run():
+    net = nn.Dropout(0.5)
+    with Trace() as trace:
+        output, _ = symbolic_call(net, trace, [(1000,)], True)
+        program = build(trace.graph(output), training=True)
+    masks = {program(np.ones(1000, np.float32))[0].tobytes() for _ in range(5)}
+    assert len(masks) == 5
+
+
+# -- callers ---------------------------------------------------------------------------------------
+
+
+def test_results_are_the_callers_own():
+    with Trace() as trace:
+        x = trace.input("x", (3, 50))
+        graph = trace.graph(x * 2.0, Reduce("sum", (1,))(x), x)
+    program = build(graph)
+    given = picture(3, 50)
+    kept = given.copy()
+    results = program(given)
+    copies = [r.copy() for r in results]
+    for seed in range(5):
+        program(picture(3, 50, seed=seed))
+    for r, copy in zip(results, copies, strict=True):
+        np.testing.assert_array_equal(r, copy)
+        assert r.flags.owndata
+        assert r.flags.writeable
+        r[...] = -1
+    np.testing.assert_array_equal(given, kept)
+    np.testing.assert_array_equal(program(given)[0], copies[0])
+
+
+@pytest.mark.parametrize("size", [(2, 3, 9, 8), (4, 3, 64, 60)], ids=["small", "large"])
+def test_calls_from_four_threads(threads, size):
+    threads(2)
+    net = small_net()
+    shapes = [size, (size[0] + 1, *size[1:])]
+    programs = [build(inference(net, s)) for s in shapes]
+    images = [picture(*s, seed=i) for i in range(4) for s in shapes]
+    cases = [(programs[shapes.index(x.shape)], x) for x in images]
+    fresh = {s: build(inference(net, s)) for s in shapes}
+    wanted = [fresh[x.shape](x)[0].tobytes() for x in images]
+    wrong = []
+
+    def work(number):
+        for i in range(30):
+            case = (number + i) % len(cases)
+            program, x = cases[case]
+            if program(x)[0].tobytes() != wanted[case]:
+                wrong.append(case)
+
+    callers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert wrong == []
+
+
+def test_first_calls_from_four_threads_compute_constants_once(monkeypatch):
+    w = param("w", 64, 32, 3, 3)
+    programs = []
+    for n in range(1, 5):
+        with Trace() as trace:
+            programs.append(build(trace.graph(SAME(trace.input("x", (n, 32, 9, 9)), w))))
+    walks = counted_walks(programs[0], monkeypatch)
+    start = threading.Barrier(4)
+
+    def work(number):
+        start.wait()
+        programs[number](picture(number + 1, 32, 9, 9))
+
+    callers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert walks.count("constants") == 1
+
+
+# -- inputs ----------------------------------------------------------------------------------------
+
+
+def doubled(*shape, dtype="f32"):
+    with Trace() as trace:
+        x = trace.input("x", shape, dtype)
+        return build(trace.graph(x * 2.0 if dtype == "f32" else x))
+
+
+def unaligned(x):
+    return np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.astype(np.float64),
+        lambda x: x.astype(np.float16),
+        lambda x: x.astype(">f4"),
+        lambda x: x.astype(np.int64),
+        lambda x: x.astype(np.uint8),
+        np.asfortranarray,
+        lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+        lambda x: x[::-1][::-1],
+        lambda x: x.T.copy().T,
+        unaligned,
+    ],
+    ids=["float64", "float16", "big-endian", "int64", "uint8", "Fortran", "strided", "reversed",
+         "transposed", "unaligned"],
+)  # fmt: skip
+def test_inputs_of_any_kind(change):
+    x = np.arange(40, dtype=np.float32).reshape(5, 8)
+    given = change(x)
+    given.flags.writeable = False
+    (y,) = doubled(5, 8)(given)
+    assert y.dtype == np.float32
+    np.testing.assert_array_equal(y, x * 2)
+
+
+def test_inputs_that_do_not_fit():
+    program = doubled(5, 8)
+    with pytest.raises(ShapeError, match=r"input 0 has shape \(5, 9\), expected \(5, 8\)"):
+        program(np.zeros((5, 9), np.float32))
+    with pytest.raises(ShapeError, match=r"input 0 has shape \(8, 5\), expected \(5, 8\)"):
+        program(np.zeros((8, 5), np.float32))
+    x = np.zeros((5, 8), np.float32)
+    for arrays in ((), (x, x), (x, x, x)):
+        with pytest.raises(ShapeError, match=f"expected 1 inputs, got {len(arrays)}"):
+            program(*arrays)
+    np.testing.assert_array_equal(program(x + 1)[0], 2)
+
+
+def test_a_number_is_an_input():
+    (y,) = doubled()(np.float32(3.5))
+    assert y.shape == ()
+    assert y == 7
+
+
+# -- for people who look --------------------------------------------------------------------------
+
+
+def test_a_plan_can_be_read():
+    net = small_net()
+    text = describe(inference(net, (1, 3, 16, 16)))
+    for part in ("--- traced ---", "--- fused ---", "--- laid out ---", "--- program for "):
+        assert part in text
+    assert "once for each version of the parameters:" in text
+    assert "each run:" in text
+    assert "nhwc" in text
+
+
+def test_unknown_algorithms():
+    graph = inference(small_net(), (1, 3, 16, 16))
+    with pytest.raises(ArgumentError, match=r"algorithm must be .* got 'fft'"):
+        build(graph, algorithm="fft")
+
+
+@pytest.mark.parametrize("count", [None, 1, 2])
+def test_the_peak_is_a_number(threads, count):
+    threads(2)
+    assert 0 < measure_peak(count, seconds=0.0) < 1e6
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+def test_memory_stays_flat_over_many_shapes():
+    """More shapes than programs are kept: what the second round holds is what the first held."""
+    net = small_net().eval()
+    sizes = [(1 + i % 5, 3, 30 + i % 37, 30 + i % 31) for i in range(80)]
+    held = []
+    tracemalloc.start()
+    for _ in range(2):
+        for shape in sizes:
+            net(picture(*shape))
+        gc.collect()
+        held.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert held[1] - held[0] < 2**18
+    assert len(arena._free) <= arena.KEPT
+
+
+def test_training_can_stop_and_go_on_with_other_threads(threads):
+    """The same steps give the same bits, whatever is set in between."""
+    states = []
+    for change in (False, True):
+        np.random.default_rng(0)
+        net = small_net()
+        rng = np.random.default_rng(3)
+        net.load_state_dict(
+            {
+                name: rng.uniform(0.2, 0.4, array.shape).astype(array.dtype)
+                for name, array in net.state_dict().items()
+            }
+        )
+        step = st.compile_step(net, optimizer=st.optim.SGD(lr=0.1, momentum=0.9))
+        losses = []
+        for i in range(6):
+            if change:
+                threads(1 + i % 3)
+            n = 4 + i % 2
+            losses.append(step(picture(n, 3, 12, 12, seed=i), np.arange(n) % 5))
+        states.append((losses, [a.tobytes() for a in net.state_dict().values()]))
+    assert states[0] == states[1]
