@@ -8,6 +8,7 @@ RUN := $(VENV)/.stamp-run
 DEV := $(VENV)/.stamp-dev
 BENCH := $(VENV)/.stamp-bench
 PYTHON ?=
+JOBS ?= auto
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check test test-oldest bench clean
@@ -23,14 +24,14 @@ check: $(DEV) ## format, lint, types, import rules and the fast tests
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
 
 test: $(DEV) ## all tests
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n $(JOBS)
 
 test-oldest: ## all tests with the oldest releases that pyproject.toml allows
 	@PYTHON="$(PYTHON)" scripts/setup.sh --oldest .venv-oldest test
-	@.venv-oldest/bin/python -m pytest -q
+	@.venv-oldest/bin/python -m pytest -q -n $(JOBS)
 
 bench: $(BENCH) ## measure speed on this machine, beside PyTorch
 	@$(BIN)/python -m bench

@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from tests.kernel_call import call
 
 PROT_NONE = 0

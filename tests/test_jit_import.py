@@ -9,6 +9,7 @@ import pytest
 PROGRAM = """
 import ctypes, importlib.metadata, os, sys, tempfile, threading
 import numpy as np
+import numpy.testing  # asks for the platform's configuration
 import llvmlite.binding, llvmlite.ir  # these choose their files by the real platform
 
 sys.platform = {platform!r}

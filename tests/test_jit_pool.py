@@ -314,10 +314,40 @@ def test_a_new_number_ends_the_old_threads():
     set_num_threads(3)
     steps, _ = chain(2)
     steps.run(pools.pool())
-    old = list(pools.pool()._workers)
+    old, workers = pools.pool(), list(pools.pool()._workers)
     set_num_threads(2)
-    assert len(old) == 2
-    assert not any(worker.is_alive() for worker in old)
+    assert len(workers) == 2
+    assert not any(worker.is_alive() for worker in workers)
+    # A program that had taken the old pool just before runs alone, and starts no threads.
+    count = np.zeros(48, np.int32)
+    Steps((Count(), (count,), ())).run(old)
+    assert count[[0, 1, 16]].tolist() == [1, 1, 0]
+    assert old._workers == []
+
+
+@pytest.mark.usefixtures("threads_restored")
+def test_the_number_changes_while_others_compute():
+    chains, stop = [chain(4) for _ in range(3)], threading.Event()
+    runs = [0, 0, 0]
+
+    def work(number):
+        while not stop.is_set():
+            chains[number][0].run(pools.pool())
+            runs[number] += 1
+
+    callers = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+    for caller in callers:
+        caller.start()
+    for i in range(40):
+        set_num_threads(1 + i % 3)
+        time.sleep(0.002)
+    stop.set()
+    for caller in callers:
+        caller.join()
+    for (_, x), times in zip(chains, runs, strict=True):
+        np.testing.assert_array_equal(x, np.arange(1000) + 4 * times)
+    pools.pool().close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("striate-")]
 
 
 @pytest.fixture

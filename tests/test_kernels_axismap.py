@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from tests.guard import outcome
-from tests.kernel_call import assembly, calls, isa  # noqa: F401
 
 from striate.kernels.axismap import AxisMap
+from tests.guard import outcome
+from tests.kernel_call import assembly, calls, isa  # noqa: F401
 
 
 def tables(rows):
@@ -33,7 +33,7 @@ def mean_pool(size, kernel, stride):
 @pytest.mark.parametrize(
     "inner", [1, 2, 3, 4, 5, 15, 16, 17, 31, 64, 65, 100, 1023, 1024, 1025, 2500]
 )
-def test_every_inner_size(isa, inner):  # noqa: F811
+def test_every_inner_size(isa, inner):
     check(2, 5, inner, [[(0, 1.0), (3, -0.5)], [], [(4, 0.25)], [(2, 1.0), (1, 2.0), (2, 0.75)]])
 
 
@@ -49,22 +49,22 @@ def test_every_inner_size(isa, inner):  # noqa: F811
     ],
     ids=["lenet H", "lenet W", "resnet head H", "resnet head W", "reflect RGB", "upsample"],
 )
-def test_networks(isa, outer, axis_in, inner, rows):  # noqa: F811
+def test_networks(isa, outer, axis_in, inner, rows):
     check(outer, axis_in, inner, rows)
 
 
-def test_no_entries_at_all(isa):  # noqa: F811
+def test_no_entries_at_all(isa):
     check(2, 3, 20, [[], []])
 
 
-def test_sum_runs_in_the_order_of_the_table(isa):  # noqa: F811
+def test_sum_runs_in_the_order_of_the_table(isa):
     rows = [[(0, 1.0), (1, 1.0), (2, 1.0)], [(0, 1.0), (2, 1.0), (1, 1.0)]]
     x = np.repeat(np.array([[1e8], [1.0], [-1e8]], np.float32), 20, axis=1)
     got = outcome(AxisMap(), [x, np.empty((2, 20), np.float32), *tables(rows)], (1, 3, 2, 20), 1)
     np.testing.assert_array_equal(got, np.repeat([[0.0], [1.0]], 20, axis=1))
 
 
-def test_a_nan_stays_in_the_rows_that_name_it(isa):  # noqa: F811
+def test_a_nan_stays_in_the_rows_that_name_it(isa):
     x = np.ones((1, 3, 5), np.float32)
     x[0, 1] = np.nan
     rows = [[(0, 1.0), (2, 1.0)], [(1, 1.0)]]
@@ -73,7 +73,7 @@ def test_a_nan_stays_in_the_rows_that_name_it(isa):  # noqa: F811
     assert np.isnan(got[0, 1]).all()
 
 
-def test_rounding_is_that_of_one_fma_an_entry(isa):  # noqa: F811
+def test_rounding_is_that_of_one_fma_an_entry(isa):
     rng = np.random.default_rng(3)
     x = rng.standard_normal((4, 9, 50)).astype(np.float32)
     rows = [[(i, float(w)) for i, w in enumerate(rng.standard_normal(9))] for _ in range(6)]

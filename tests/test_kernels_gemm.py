@@ -71,7 +71,7 @@ def test_every_tile_and_tail(isa, ci, co):
     spec = Gemm(ci, co, NONE)
     assert spec.packed == (ci == PACKED)
     w = integers(rng, co, ci)
-    for m in range(1, 31):
+    for m in range(1, 31, 1 if ci == UNPACKED else 4):
         x = integers(rng, m, ci)
         got = product(spec, x, w, panel=max(1, m - m % 3), chunks=1 + m % 2)
         np.testing.assert_array_equal(got, x.astype(np.float64) @ w.T.astype(np.float64))

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from tests.guard import outcome
-from tests.kernel_call import assembly, calls, isa  # noqa: F401
 
 from striate.kernels.maxpool import MaxPool, MaxPoolGrad, MaxPoolIndices
+from tests.guard import outcome
+from tests.kernel_call import assembly, calls, isa  # noqa: F401
 
 
 def regular(size, kernel, stride, padding=0, dilation=1):
@@ -67,7 +67,7 @@ def check(shape, rows, cols, kernel, disjoint=False, parts=(1, 2, 3, 7)):
 
 @pytest.mark.parametrize("kernel", [(2, 2), None])
 @pytest.mark.parametrize("channels", [1, 3, 4, 8, 15, 16, 17, 33, 70])
-def test_every_channel_count(isa, kernel, channels):  # noqa: F811
+def test_every_channel_count(isa, kernel, channels):
     check((2, 5, 6, channels), regular(5, 2, 2), regular(6, 2, 2), kernel, disjoint=True)
     check((2, 5, 6, channels), regular(5, 2, 1), regular(6, 2, 1), kernel)
 
@@ -76,7 +76,7 @@ def test_every_channel_count(isa, kernel, channels):  # noqa: F811
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize("dilation", [1, 2])
-def test_every_small_window(isa, kernel, stride, padding, dilation):  # noqa: F811
+def test_every_small_window(isa, kernel, stride, padding, dilation):
     for h, w in ((5, 6), (7, 5)):
         tables = [regular(size, kernel, stride, padding, dilation) for size in (h, w)]
         for unrolled in ((kernel, kernel), None):
@@ -86,17 +86,17 @@ def test_every_small_window(isa, kernel, stride, padding, dilation):  # noqa: F8
 
 
 @pytest.mark.parametrize("outputs", [(1, 1), (2, 3), (4, 7), (9, 8)])
-def test_adaptive_windows(isa, outputs):  # noqa: F811
+def test_adaptive_windows(isa, outputs):
     check((2, 7, 8, 6), adaptive(7, outputs[0]), adaptive(8, outputs[1]), None)
 
 
-def test_gaps_between_disjoint_windows_get_no_gradient(isa):  # noqa: F811
+def test_gaps_between_disjoint_windows_get_no_gradient(isa):
     rows, cols = [(1, 2, 1), (4, 6, 1)], [(2, 4, 1), (4, 5, 1), (7, 9, 1)]
     for kernel in ((2, 2), (1, 2), None):
         check((2, 8, 11, 7), rows, cols, kernel, disjoint=True)
 
 
-def test_empty_windows(isa):  # noqa: F811
+def test_empty_windows(isa):
     rows = [(0, 0, 3), (0, 2, 1), (1, 1, 1)]
     for kernel in ((2, 2), (1, 1), None):
         check((2, 3, 3, 5), rows, [(0, 2, 1), (3, 3, 1)], kernel)
@@ -106,7 +106,7 @@ def test_empty_windows(isa):  # noqa: F811
         check((2, 4, 3, 5), rows, cols, kernel, disjoint=True)
 
 
-def test_first_pixel_wins_among_equals_and_last_among_nan(isa):  # noqa: F811
+def test_first_pixel_wins_among_equals_and_last_among_nan(isa):
     for values, winner in [
         ([2, 2, 2, 2], 0),
         ([-np.inf] * 4, 0),
@@ -142,12 +142,12 @@ def test_first_pixel_wins_among_equals_and_last_among_nan(isa):  # noqa: F811
     ],
     ids=["lenet", "vgg", "alexnet", "resnet stem", "googlenet"],
 )
-def test_networks(isa, shape, size, kernel, stride, padding):  # noqa: F811
+def test_networks(isa, shape, size, kernel, stride, padding):
     table = regular(size, kernel, stride, padding)
     check(shape, table, table, (kernel, kernel), disjoint=stride >= kernel)
 
 
-def test_pytorch_agrees(isa):  # noqa: F811
+def test_pytorch_agrees(isa):
     torch = pytest.importorskip("torch")
     x = picture((2, 9, 11, 5), seed=4)
     nchw = torch.tensor(x.transpose(0, 3, 1, 2)).contiguous()

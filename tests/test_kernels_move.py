@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from tests.guard import outcome
-from tests.kernel_call import assembly, call, calls, isa  # noqa: F401
 
 from striate.kernels.move import CopyStrided, Fill
+from tests.guard import outcome
+from tests.kernel_call import assembly, call, calls, isa  # noqa: F401
 
 
 def strides(array):
@@ -47,12 +47,12 @@ VIEWS = {
 
 @pytest.mark.parametrize("channels", [4, 16, 21, 40])
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
-def test_views(isa, view, channels):  # noqa: F811
+def test_views(isa, view, channels):
     check(numbers(3, 5, 8, channels), view)
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3, 4, 5, 6])
-def test_every_number_of_loops(isa, dims):  # noqa: F811
+def test_every_number_of_loops(isa, dims):
     x = numbers(*(2, 3, 2, 3, 4, 5)[:dims])
     check(x, lambda x: x)
     check(x, lambda x: x.T)
@@ -60,14 +60,14 @@ def test_every_number_of_loops(isa, dims):  # noqa: F811
 
 
 @pytest.mark.parametrize("count", [1, 15, 16, 17, 16383, 16384, 16385, 40000])
-def test_long_runs_are_cut(isa, count):  # noqa: F811
+def test_long_runs_are_cut(isa, count):
     check(numbers(count), lambda x: x)
     check(numbers(2, count + 3), lambda x: x[:, 1:-2])
 
 
 @pytest.mark.parametrize("sources", [(64, 64, 32), (3, 1, 5), (16, 17)])
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
-def test_concatenate_channels(isa, sources, parts):  # noqa: F811
+def test_concatenate_channels(isa, sources, parts):
     arrays = [numbers(2 * 7 * 7, c) + 1000 * c for c in sources]
     total = sum(sources)
     dst = np.full((2 * 7 * 7, total), np.nan, np.float32)
@@ -79,7 +79,7 @@ def test_concatenate_channels(isa, sources, parts):  # noqa: F811
     np.testing.assert_array_equal(dst, np.concatenate(arrays, axis=1))
 
 
-def test_what_lies_between_the_runs_stays(isa):  # noqa: F811
+def test_what_lies_between_the_runs_stays(isa):
     src, dst = numbers(4, 5), np.full((4, 9), -1, np.float32)
     call(CopyStrided(2), [src, dst], CopyStrided(2).sizes((4, 5), (5, 1), (9, 1), 0, 2), 3)
     want = np.full((4, 9), -1, np.float32)
@@ -87,13 +87,13 @@ def test_what_lies_between_the_runs_stays(isa):  # noqa: F811
     np.testing.assert_array_equal(dst, want)
 
 
-def test_bits_of_integers_and_nan_survive(isa):  # noqa: F811
+def test_bits_of_integers_and_nan_survive(isa):
     x = np.array([0x7FA00001, -1, 0, 1, -0x80000000] * 9, np.int64).astype(np.int32)
     check(x, lambda x: x)
     check(x, lambda x: x[::-2])
 
 
-def test_nothing_to_do(isa):  # noqa: F811
+def test_nothing_to_do(isa):
     for shape in ((0, 5, 3), (2, 0, 3), (2, 5, 0)):
         check(np.zeros(shape, np.float32), lambda x: x)
 
@@ -106,7 +106,7 @@ def test_sizes_are_checked():
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 16, 33, 16385, 50000])
-def test_fill(isa, count):  # noqa: F811
+def test_fill(isa, count):
     for value in (np.array([2.5], np.float32), np.array([-3], np.int32)):
         got = outcome(Fill(), [value, np.zeros(count, value.dtype)], (count,), 1)
         np.testing.assert_array_equal(got, np.full(count, value[0]))

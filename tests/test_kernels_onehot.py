@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from tests.guard import outcome
-from tests.kernel_call import assembly, calls, isa  # noqa: F401
 
 from striate.kernels.onehot import OneHot
+from tests.guard import outcome
+from tests.kernel_call import assembly, calls, isa  # noqa: F401
 
 
 def check(outer, classes, inner):
@@ -19,7 +19,7 @@ def check(outer, classes, inner):
 
 @pytest.mark.parametrize("classes", [1, 2, 10, 16, 17, 33, 100])
 @pytest.mark.parametrize("inner", [1, 2, 17, 40])
-def test_small_shapes(isa, classes, inner):  # noqa: F811
+def test_small_shapes(isa, classes, inner):
     for outer in (0, 1, 5):
         check(outer, classes, inner)
 
@@ -27,7 +27,7 @@ def test_small_shapes(isa, classes, inner):  # noqa: F811
 @pytest.mark.parametrize(
     ("batch", "classes"), [(64, 10), (32, 100), (16, 1000)], ids=["mnist", "cifar100", "imagenet"]
 )
-def test_networks(isa, batch, classes):  # noqa: F811
+def test_networks(isa, batch, classes):
     check(batch, classes, 1)
 
 

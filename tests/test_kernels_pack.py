@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from tests.guard import outcome
-from tests.kernel_call import assembly, calls, isa  # noqa: F401
 
 from striate.arith.layout import NHWC, PLAIN, Hwio, PackedWeights
 from striate.engine.layouts_numpy import from_memory, pack_numpy, to_memory, unpack_numpy
 from striate.jit import target
 from striate.kernels.pack import PackWeights, UnpackHwio
+from tests.guard import outcome
+from tests.kernel_call import assembly, calls, isa  # noqa: F401
 
 # (co, ci, kernel, stride, groups); the stride cuts the taps into phases when roles are swapped
 SMALL = [
@@ -134,23 +134,23 @@ def test_image_and_gradient_orders():
 
 @pytest.mark.parametrize("swap", [False, True])
 @pytest.mark.parametrize("case", SMALL)
-def test_pack_small_shapes(isa, case, swap):  # noqa: F811
+def test_pack_small_shapes(isa, case, swap):
     check_pack(case, swap)
 
 
 @pytest.mark.parametrize("case", SMALL)
-def test_unpack_small_shapes(isa, case):  # noqa: F811
+def test_unpack_small_shapes(isa, case):
     check_unpack(case)
 
 
 @pytest.mark.parametrize("case", NETWORKS.values(), ids=NETWORKS)
-def test_networks(isa, case):  # noqa: F811
+def test_networks(isa, case):
     check_pack(case, False)
     check_pack(case, True)
     check_unpack(case)
 
 
-def test_swapped_weights_may_lack_taps(isa):  # noqa: F811
+def test_swapped_weights_may_lack_taps(isa):
     w = weights(5, 9, (3, 3))
     phases = (((2, 1), (0, 1)), ())
     want = packed(w, 16, 1, phases, True)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from tests.guard import outcome
-from tests.kernel_call import assembly, calls, isa  # noqa: F401
 
 from striate.kernels.random import RandomUniform
+from tests.guard import outcome
+from tests.kernel_call import assembly, calls, isa  # noqa: F401
 
 KEYS = [(0, 0), (1, 2), (-1, -(2**31)), (123456789, -987654321)]
 
@@ -34,21 +34,21 @@ def check(key, n, c, h, w):
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("c", [1, 2, 3, 4, 15, 16, 17, 40])
-def test_images(isa, key, c):  # noqa: F811
+def test_images(isa, key, c):
     check(key, 2, c, 3, 5)
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 16, 31, 16390])
-def test_other_ranks(isa, count):  # noqa: F811
+def test_other_ranks(isa, count):
     check((7, 8), 1, count, 1, 1)
 
 
-def test_dense_layer_and_single_channel(isa):  # noqa: F811
+def test_dense_layer_and_single_channel(isa):
     check((3, 4), 5, 37, 1, 1)
     check((3, 4), 2, 1, 28, 28)
 
 
-def test_the_operation_agrees(isa):  # noqa: F811
+def test_the_operation_agrees(isa):
     operation = pytest.importorskip("striate.graph.ops.random")
     for shape in ((2, 20, 3, 4), (3, 1, 7, 7)):
         n, c, h, w = shape

@@ -14,7 +14,8 @@ def gradient(x, dy, padding=ONES, block=5, chunk=2, shares=1):
     """dw (co, ci, 3, 3), the same bits on guard pages at either end and for any parts."""
     (n, ci, h, w), (co, rows, cols) = x.shape, dy.shape[1:]
     tiles = n * -(-rows // 4) * -(-cols // 4)
-    chunks = -(-(-(-tiles // block)) // chunk)
+    blocks = -(-tiles // block)
+    chunks = -(-blocks // chunk)
     scratch = scratch_elements(ci, co, block, target.machine())
     sizes = (n, h, w, rows, cols, padding[0][0], padding[1][0], block, chunk, shares, scratch)
     results = []

@@ -70,19 +70,22 @@ def batch_norm(
             _assign((running_mean, running_var), results[1:])
         return results[0]
     arrays = {n: to_array("batch_norm", n, v) for n, v in operands.items() if v is not None}
-    running = []
-    if training and running_mean is not None:
-        running = [running_mean, running_var]
-        if not all(isinstance(a, np.ndarray) and a.flags.writeable for a in running):
-            raise ArgumentError(
-                "batch_norm: in training the running statistics must be writable "
-                "NumPy arrays, for they are updated"
-            )
+    running = _writable(running_mean, running_var) if training and running_mean is not None else []
     options = {"training": bool(training), "momentum": float(momentum), "eps": float(eps)}
     results = run(_batch_norm, arrays, options)
     for array, new in zip(running, results[1:], strict=True):
         array[...] = new
     return results[0]
+
+
+def _writable(*running: Tensor | None) -> list[Any]:
+    """The running statistics, if they are arrays that can be updated."""
+    if not all(isinstance(a, np.ndarray) and a.flags.writeable for a in running):
+        raise ArgumentError(
+            "batch_norm: in training the running statistics must be writable NumPy arrays, "
+            "for they are updated"
+        )
+    return list(running)
 
 
 def _batch_norm(

@@ -36,7 +36,9 @@ def available_threads() -> int:
         if text.isdecimal() and int(text) > 0:
             return int(text)
         if text and name == "STRIATE_NUM_THREADS":
-            raise ArgumentError(f"{name}={text!r} must be a whole number of at least 1; or unset it")
+            raise ArgumentError(
+                f"{name}={text!r} must be a whole number of at least 1; or unset it"
+            )
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:
@@ -137,6 +139,12 @@ class Pool:
         with self._lock:
             self._stop()
 
+    def retire(self) -> None:
+        """Close for good: a caller that still holds this pool runs on its own thread."""
+        with self._lock:
+            self._stop()
+            self.threads = 1
+
     def _stop(self) -> None:
         workers, self._workers = self._workers, []
         if self.futex:
@@ -182,7 +190,7 @@ def set_num_threads(n: int) -> None:
     with _guard:
         old, _pool = _pool, Pool(int(n))
     if old is not None:
-        old.close()
+        old.retire()
 
 
 def _forget_after_fork() -> None:
