@@ -46,7 +46,7 @@ class Layer:
 
     @property
     def has_winograd(self) -> bool:
-        """Whether a program uses Winograd's method for it (forward and input gradient)."""
+        """Whether a program uses Winograd's method for it."""
         return self.k == 3 and self.s == 1
 
     @property
@@ -81,7 +81,7 @@ def cases() -> list[tuple[Layer, str, str]]:
         for direction in DIRECTIONS
         for layer in LAYERS
         for algorithm in ALGORITHMS
-        if algorithm == "direct" or (layer.has_winograd and direction != "weight gradient")
+        if algorithm == "direct" or layer.has_winograd
     ]
 
 

@@ -89,3 +89,10 @@ class Steps:
     def run(self, pool, **options):
         """Walk all of them."""
         pool.run(self.rows.ctypes.data, self.count, **options)
+
+
+def chain(length, size=1000):
+    """Steps of which each turns the numbers of the one before round and adds 1."""
+    x, y = np.arange(size, dtype=np.float32), np.zeros(size, np.float32)
+    pairs = [(x, y), (y, x)] * (length // 2)
+    return Steps(*((Reverse(), pair, (size,)) for pair in pairs)), x

@@ -2,31 +2,25 @@
 
 import gc
 import threading
-import tracemalloc
 
 import numpy as np
 import pytest
 
 import striate as st
-import striate.functional as F
 from striate import nn
 from striate.engine import (
-    arena,
     build,
     cache_info,
     constants,
-    describe,
     get_num_threads,
-    measure_peak,
     set_num_threads,
 )
-from striate.errors import ArgumentError, ShapeError
 from striate.graph import Trace, gradients
 from striate.graph.ops.conv import Conv2d
 from striate.graph.ops.eltwise import m
-from striate.graph.ops.reduce import Reduce
 from striate.graph.value import Param
 from striate.nn.tracing import symbolic_call
+from tests.small_nets import inference, param, picture, small_net, training
 
 SAME = Conv2d((1, 1), ((1, 1), (1, 1)))
 
@@ -37,44 +31,6 @@ def threads():
     before = get_num_threads()
     yield set_num_threads
     set_num_threads(before)
-
-
-def param(name, *shape, seed=0):
-    return Param(name, np.random.default_rng(seed).standard_normal(shape, np.float32))
-
-
-def picture(*shape, seed=1):
-    return np.random.default_rng(seed).standard_normal(shape, np.float32)
-
-
-def small_net(channels=12):
-    """conv, BN, ReLU, max pool, 1×1 conv, mean and a dense layer: any image size fits."""
-    return nn.Sequential(
-        nn.Conv2d(3, channels, 3, padding=1, bias=False),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(channels, 20, 1),
-        nn.ReLU(),
-        nn.Conv2d(20, 20, 3, stride=2, padding=1),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(20, 5),
-    )
-
-
-def inference(net, shape):
-    with Trace() as trace:
-        output, _ = symbolic_call(net, trace, [shape], False)
-        return trace.graph(output)
-
-
-def training(net, shape):
-    """Loss, output and the gradient of every parameter."""
-    with Trace() as trace:
-        output, _ = symbolic_call(net, trace, [shape], True)
-        loss = F.cross_entropy(output, trace.input("labels", shape[:1], "i32"))
-        return trace.graph(loss, output, *gradients(loss, list(net.parameters())))
 
 
 # -- sizes -----------------------------------------------------------------------------------------
@@ -235,6 +191,27 @@ def test_programs_share_packed_weights(monkeypatch):
     assert walks[4:] == ["constants", "run", "run", "run"]
 
 
+def test_first_calls_from_four_threads_compute_constants_once(monkeypatch):
+    w = param("w", 64, 32, 3, 3)
+    programs = []
+    for n in range(1, 5):
+        with Trace() as trace:
+            programs.append(build(trace.graph(SAME(trace.input("x", (n, 32, 9, 9)), w))))
+    walks = counted_walks(programs[0], monkeypatch)
+    start = threading.Barrier(4)
+
+    def work(number):
+        start.wait()
+        programs[number](picture(number + 1, 32, 9, 9))
+
+    callers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert walks.count("constants") == 1
+
+
 def test_packed_weights_go_with_the_last_program():
     w = param("w", 8, 3, 3, 3)
     gc.collect()
@@ -269,200 +246,3 @@ def test_dropout_keys_are_renewed_before_each_run():
         program = build(trace.graph(output), training=True)
     masks = {program(np.ones(1000, np.float32))[0].tobytes() for _ in range(5)}
     assert len(masks) == 5
-
-
-# -- callers ---------------------------------------------------------------------------------------
-
-
-def test_results_are_the_callers_own():
-    with Trace() as trace:
-        x = trace.input("x", (3, 50))
-        graph = trace.graph(x * 2.0, Reduce("sum", (1,))(x), x)
-    program = build(graph)
-    given = picture(3, 50)
-    kept = given.copy()
-    results = program(given)
-    copies = [r.copy() for r in results]
-    for seed in range(5):
-        program(picture(3, 50, seed=seed))
-    for r, copy in zip(results, copies, strict=True):
-        np.testing.assert_array_equal(r, copy)
-        assert r.flags.owndata
-        assert r.flags.writeable
-        r[...] = -1
-    np.testing.assert_array_equal(given, kept)
-    np.testing.assert_array_equal(program(given)[0], copies[0])
-
-
-@pytest.mark.parametrize("size", [(2, 3, 9, 8), (4, 3, 64, 60)], ids=["small", "large"])
-def test_calls_from_four_threads(threads, size):
-    threads(2)
-    net = small_net()
-    shapes = [size, (size[0] + 1, *size[1:])]
-    programs = [build(inference(net, s)) for s in shapes]
-    images = [picture(*s, seed=i) for i in range(4) for s in shapes]
-    cases = [(programs[shapes.index(x.shape)], x) for x in images]
-    fresh = {s: build(inference(net, s)) for s in shapes}
-    wanted = [fresh[x.shape](x)[0].tobytes() for x in images]
-    wrong = []
-
-    def work(number):
-        for i in range(30):
-            case = (number + i) % len(cases)
-            program, x = cases[case]
-            if program(x)[0].tobytes() != wanted[case]:
-                wrong.append(case)
-
-    callers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
-    assert wrong == []
-
-
-def test_first_calls_from_four_threads_compute_constants_once(monkeypatch):
-    w = param("w", 64, 32, 3, 3)
-    programs = []
-    for n in range(1, 5):
-        with Trace() as trace:
-            programs.append(build(trace.graph(SAME(trace.input("x", (n, 32, 9, 9)), w))))
-    walks = counted_walks(programs[0], monkeypatch)
-    start = threading.Barrier(4)
-
-    def work(number):
-        start.wait()
-        programs[number](picture(number + 1, 32, 9, 9))
-
-    callers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
-    assert walks.count("constants") == 1
-
-
-# -- inputs ----------------------------------------------------------------------------------------
-
-
-def doubled(*shape, dtype="f32"):
-    with Trace() as trace:
-        x = trace.input("x", shape, dtype)
-        return build(trace.graph(x * 2.0 if dtype == "f32" else x))
-
-
-def unaligned(x):
-    return np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda x: x.astype(np.float64),
-        lambda x: x.astype(np.float16),
-        lambda x: x.astype(">f4"),
-        lambda x: x.astype(np.int64),
-        lambda x: x.astype(np.uint8),
-        np.asfortranarray,
-        lambda x: np.repeat(x, 2, axis=1)[:, ::2],
-        lambda x: x[::-1][::-1],
-        lambda x: x.T.copy().T,
-        unaligned,
-    ],
-    ids=["float64", "float16", "big-endian", "int64", "uint8", "Fortran", "strided", "reversed",
-         "transposed", "unaligned"],
-)  # fmt: skip
-def test_inputs_of_any_kind(change):
-    x = np.arange(40, dtype=np.float32).reshape(5, 8)
-    given = change(x)
-    given.flags.writeable = False
-    (y,) = doubled(5, 8)(given)
-    assert y.dtype == np.float32
-    np.testing.assert_array_equal(y, x * 2)
-
-
-def test_inputs_that_do_not_fit():
-    program = doubled(5, 8)
-    with pytest.raises(ShapeError, match=r"input 0 has shape \(5, 9\), expected \(5, 8\)"):
-        program(np.zeros((5, 9), np.float32))
-    with pytest.raises(ShapeError, match=r"input 0 has shape \(8, 5\), expected \(5, 8\)"):
-        program(np.zeros((8, 5), np.float32))
-    x = np.zeros((5, 8), np.float32)
-    for arrays in ((), (x, x), (x, x, x)):
-        with pytest.raises(ShapeError, match=f"expected 1 inputs, got {len(arrays)}"):
-            program(*arrays)
-    np.testing.assert_array_equal(program(x + 1)[0], 2)
-
-
-def test_a_number_is_an_input():
-    (y,) = doubled()(np.float32(3.5))
-    assert y.shape == ()
-    assert y == 7
-
-
-# -- for people who look --------------------------------------------------------------------------
-
-
-def test_a_plan_can_be_read():
-    net = small_net()
-    text = describe(inference(net, (1, 3, 16, 16)))
-    for part in ("--- traced ---", "--- fused ---", "--- laid out ---", "--- program for "):
-        assert part in text
-    assert "once for each version of the parameters:" in text
-    assert "each run:" in text
-    assert "nhwc" in text
-
-
-def test_unknown_algorithms():
-    graph = inference(small_net(), (1, 3, 16, 16))
-    with pytest.raises(ArgumentError, match=r"algorithm must be .* got 'fft'"):
-        build(graph, algorithm="fft")
-
-
-@pytest.mark.parametrize("count", [None, 1, 2])
-def test_the_peak_is_a_number(threads, count):
-    threads(2)
-    assert 0 < measure_peak(count, seconds=0.0) < 1e6
-
-
-# -- memory ----------------------------------------------------------------------------------------
-
-
-def test_memory_stays_flat_over_many_shapes():
-    """More shapes than programs are kept: what the second round holds is what the first held."""
-    net = small_net().eval()
-    sizes = [(1 + i % 5, 3, 30 + i % 37, 30 + i % 31) for i in range(80)]
-    held = []
-    tracemalloc.start()
-    for _ in range(2):
-        for shape in sizes:
-            net(picture(*shape))
-        gc.collect()
-        held.append(tracemalloc.get_traced_memory()[0])
-    tracemalloc.stop()
-    assert held[1] - held[0] < 2**18
-    assert len(arena._free) <= arena.KEPT
-
-
-def test_training_can_stop_and_go_on_with_other_threads(threads):
-    """The same steps give the same bits, whatever is set in between."""
-    states = []
-    for change in (False, True):
-        np.random.default_rng(0)
-        net = small_net()
-        rng = np.random.default_rng(3)
-        net.load_state_dict(
-            {
-                name: rng.uniform(0.2, 0.4, array.shape).astype(array.dtype)
-                for name, array in net.state_dict().items()
-            }
-        )
-        step = st.compile_step(net, optimizer=st.optim.SGD(lr=0.1, momentum=0.9))
-        losses = []
-        for i in range(6):
-            if change:
-                threads(1 + i % 3)
-            n = 4 + i % 2
-            losses.append(step(picture(n, 3, 12, 12, seed=i), np.arange(n) % 5))
-        states.append((losses, [a.tobytes() for a in net.state_dict().values()]))
-    assert states[0] == states[1]

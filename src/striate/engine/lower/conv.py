@@ -346,6 +346,11 @@ def _pixel_block(shape: ConvShape, ci: int, limit: int) -> tuple[int, int]:
     if whole <= limit:
         pixels = shape.out_h * shape.out_w
         images = min(shape.n, -(-PIXELS_OF_A_BLOCK // pixels), limit // whole)
-        return max(1, images), shape.out_h
+        return _even(shape.n, max(1, images)), shape.out_h
     rows = next((r for r in range(shape.out_h, 0, -1) if size(r) <= limit), 1)
-    return 1, rows
+    return 1, _even(shape.out_h, rows)
+
+
+def _even(total: int, most: int) -> int:
+    """Size of the blocks when `total` is cut into as few as possible, all nearly alike."""
+    return -(-total // max(1, -(-total // most)))
