@@ -103,7 +103,7 @@ def run_program(cache_folder):
         env={**os.environ, "STRIATE_CACHE": str(cache_folder)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

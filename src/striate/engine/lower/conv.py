@@ -352,5 +352,5 @@ def _pixel_block(shape: ConvShape, ci: int, limit: int) -> tuple[int, int]:
 
 
 def _even(total: int, most: int) -> int:
-    """Size of the blocks when `total` is cut into as few as possible, all nearly alike."""
-    return -(-total // max(1, -(-total // most)))
+    """Size of the blocks, at least 1, when `total` is cut into as few as possible, all alike."""
+    return max(1, -(-total // max(1, -(-total // most))))
