@@ -341,11 +341,16 @@ class TestCheckpoints:
         assert resumed.history.history["val_loss"] == whole.history.history["val_loss"]
 
     def test_a_second_signal_is_not_held_back(self):
-        with StopSignals() as stop:
-            interrupt()()
-            assert stop.received == "SIGINT"
-            with pytest.raises(KeyboardInterrupt):
+        # A shell starts background jobs with SIGINT ignored, and children inherit that.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with StopSignals() as stop:
                 interrupt()()
+                assert stop.received == "SIGINT"
+                with pytest.raises(KeyboardInterrupt):
+                    interrupt()()
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def test_training_in_another_thread_leaves_signals_alone(self):
         handlers = []
