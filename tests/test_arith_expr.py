@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from striate.arith.expr import ARITY, Expr, Part, compose, drop_unused, inline, simplify
+from striate.arith.expr import ARITY, Expr, Part, compose, drop_unused, simplify
 
 MEANING = {
     "add": lambda a, b: a + b,
@@ -68,18 +68,6 @@ def test_compose_is_function_composition(first, second):
     r0 = value(first, INPUTS)[0]
     expected = (*value(second, (r0, given_values["y"], given_values["x"])), r0, given_values["z"])
     assert value(expr, [given_values[k] for k in keys]) == expected
-
-
-@given(expressions(arity=2), st.integers(0, 1), expressions(arity=2))
-def test_inline_substitutes_one_input_and_merges_shared_operands(outer, position, inner):
-    inner = Expr(inner.arity, inner.code, inner.outputs[:1])
-    outer_keys = ["a", "b"]
-    expr, keys = inline(outer, position, inner, outer_keys, ["b", "c"])
-    given_values = {"a": 2.0, "b": -3.0, "c": 5.0}
-    assert len(set(keys)) == len(keys)
-    inputs = [given_values["a"], given_values["b"]]
-    (inputs[position],) = value(inner, (given_values["b"], given_values["c"]))
-    assert value(expr, [given_values[k] for k in keys]) == value(outer, inputs)
 
 
 def test_shared_work_is_done_once():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from striate.kernels.move import CopyStrided, Fill
+from striate.kernels.move import CopyStrided
 from tests.guard import outcome
 from tests.kernel_call import assembly, call, calls, isa  # noqa: F401
 
@@ -105,14 +105,7 @@ def test_sizes_are_checked():
         CopyStrided(0)
 
 
-@pytest.mark.parametrize("count", [0, 1, 7, 16, 33, 16385, 50000])
-def test_fill(isa, count):
-    for value in (np.array([2.5], np.float32), np.array([-3], np.int32)):
-        got = outcome(Fill(), [value, np.zeros(count, value.dtype)], (count,), 1)
-        np.testing.assert_array_equal(got, np.full(count, value[0]))
-
-
 @pytest.mark.parametrize("name", ["avx512", "avx2", "sse2", "neon"])
 def test_code_for_every_machine_calls_nothing(name):
-    for spec in (CopyStrided(1), CopyStrided(4), CopyStrided(6), Fill()):
+    for spec in (CopyStrided(1), CopyStrided(4), CopyStrided(6)):
         assert calls(assembly(spec, name)) == []

@@ -187,29 +187,6 @@ def compose(
     return drop_unused(simplify(whole), tuple(inputs))
 
 
-def inline(
-    outer: Expr,
-    position: int,
-    inner: Expr,
-    outer_keys: Sequence[Hashable],
-    inner_keys: Sequence[Hashable],
-) -> tuple[Expr, tuple[Hashable, ...]]:
-    """Substitute the one output of `inner` for input `position` of `outer`.
-
-    The keys name the operands; operands with equal keys become one input. The input that is
-    substituted has no key of its own in the result.
-
-    Returns the simplified expression and the keys of its inputs.
-    """
-    if len(inner.outputs) != 1:
-        raise ValueError(f"only an expression of one output can be inlined: {inner}")
-    result = object()
-    operands = tuple(result if i == position else key for i, key in enumerate(outer_keys))
-    outputs = tuple(object() for _ in outer.outputs)
-    parts = (Part(inner, tuple(inner_keys), (result,)), Part(outer, operands, outputs))
-    return compose(parts, outputs)
-
-
 def simplify(expr: Expr) -> Expr:
     """The same function with no dead instructions and no common subexpressions.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from striate.arith.layout import PLAIN, Layout, product
 from striate.engine.constants import Constant
@@ -87,10 +87,6 @@ class Program:
     def steps(self) -> tuple[Step, ...]:
         """All steps of a run, in order."""
         return tuple(step for task in self.tasks for step in task.steps)
-
-    def with_(self, **changes: object) -> Program:
-        """A copy with some fields changed."""
-        return replace(self, **changes)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         lines = []

@@ -317,11 +317,11 @@ class Unit:
         kind = ir.FunctionType(VOID, [PTR, PTR, I32, I32])
         return Kernel(self, ir.Function(self.module, kind, name=name))
 
-    def function(self, name: str, args: Sequence[Any], inline: bool = False) -> Kernel:
+    def function(self, name: str, args: Sequence[Any]) -> Kernel:
         """An inner function; its arguments are `k.function.args`."""
         function = ir.Function(self.module, ir.FunctionType(VOID, list(args)), name=name)
         function.linkage = "internal"
-        function.attributes.add("alwaysinline" if inline else "noinline")
+        function.attributes.add("noinline")
         return Kernel(self, function)
 
     def declare(self, name: str, result: Any, args: Sequence[Any]) -> ir.Function:

@@ -38,7 +38,6 @@ def _optimised(text: str, machine: Machine) -> Any:
     options = binding.create_pipeline_tuning_options(speed_level=1)
     builder = binding.create_pass_builder(target, options)
     passes = binding.create_new_module_pass_manager()
-    passes.add_always_inliner_pass()
     passes.add_sroa_pass()
     passes.add_instruction_combine_pass()
     passes.add_simplify_cfg_pass()

@@ -43,11 +43,11 @@ def available_threads() -> int:
         count = len(os.sched_getaffinity(0))
     else:
         count = os.cpu_count() or 1
-    quota = _cgroup_quota()
+    quota = cgroup_quota()
     return max(1, min(count, quota) if quota else count)
 
 
-def _cgroup_quota() -> int | None:
+def cgroup_quota() -> int | None:
     """Whole processors that the container may use; None without a limit."""
     try:
         with open("/sys/fs/cgroup/cpu.max") as file:

@@ -1,4 +1,4 @@
-"""Copies between strided arrays, and filling. Elements have four bytes, of any dtype."""
+"""Copies between strided arrays. Elements have four bytes, of any dtype."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar
 from striate.arith.machine import Machine
 from striate.ir import vec
 from striate.ir.kernel import Int, Kernel, Unit
-from striate.kernels.span import RUN, copy_run, fill_run, share_run, walk
+from striate.kernels.span import RUN, copy_run, walk
 from striate.kernels.spec import symbol
 
 
@@ -55,23 +55,6 @@ class CopyStrided:
         unit = Unit(machine)
         k = unit.kernel(symbol(self))
         _copy(k, self.dims)
-        k.finish()
-        return unit.text()
-
-
-@dataclass(frozen=True)
-class Fill:
-    """y[i] = value[0] for i in 0 … count−1. Bytes moved: 4·count."""
-
-    BUFFERS: ClassVar[tuple[str, ...]] = ("value", "y")
-    SIZES: ClassVar[tuple[str, ...]] = ("count",)
-
-    def emit(self, machine: Machine) -> str:
-        """LLVM IR text of the kernel."""
-        unit = Unit(machine)
-        k = unit.kernel(symbol(self))
-        start, stop = share_run(k, k.size(0))
-        fill_run(k, k.buffer(1).at(start), stop - start, vec.broadcast(k, k.buffer(0)))
         k.finish()
         return unit.text()
 

@@ -80,14 +80,14 @@ def _processor_name() -> str:
 
 
 def _threads() -> Facts:
-    from striate.jit.pool import _cgroup_quota, get_num_threads
+    from striate.jit.pool import cgroup_quota, get_num_threads
 
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     return {
         "used": get_num_threads(),
         "processors": os.cpu_count(),
         "affinity": affinity,
-        "cgroup_quota": _cgroup_quota(),
+        "cgroup_quota": cgroup_quota(),
     }
 
 

@@ -153,14 +153,6 @@ class Step(_Compiled):
             self.steps += 1
         return Result(value, outputs)
 
-    def forward_graph(self, x: Inputs, y: npt.ArrayLike) -> tuple[Graph, list[Array]]:
-        """The graph of net and loss alone, and its inputs: for a look at what a batch does."""
-        batch = _Batch(x, y)
-        with Trace() as trace:
-            loss, output = self._forward(trace, batch, training=True)
-        graph = Graph(tuple(trace.inputs), (loss, output))
-        return graph, [*batch.inputs, batch.target]
-
     # ------------------------------------------------------------------ the program
 
     def _program(self, batch: _Batch) -> _Program:
