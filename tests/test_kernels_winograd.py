@@ -17,24 +17,24 @@ ALL_OPERANDS = Epilogue(
 )
 
 
-def transformed(w):
+def transformed(w, tile):
     """Weights as the kernel reads them, made by the kernel that makes them."""
     co, ci = w.shape[:2]
     taps = tuple((a, b) for a in range(3) for b in range(3))
     packed = pack_numpy(PackedWeights(target.machine().block(co), 1, (taps,), swap=False), w)
-    u = np.empty(packed.size * 4, np.float32)
-    return outcome(TransformWeights(ci, co), [packed, u], (), 1, parts=(1, 3))
+    u = np.empty(packed.size // 9 * (tile + 2) ** 2, np.float32)
+    return outcome(TransformWeights(ci, co, tile), [packed, u], (), 1, parts=(1, 3))
 
 
-def winograd(x, w, padding=((1, 1), (1, 1)), block=5, chunks=1, epilogue=NONE, operands=()):
+def winograd(x, w, padding=((1, 1), (1, 1)), block=5, chunks=1, epilogue=NONE, operands=(), tile=4):
     n, ci, h, width = x.shape
     co = w.shape[0]
     rows, cols = h + sum(padding[0]) - 2, width + sum(padding[1]) - 2
-    scratch = scratch_elements(ci, co, block, target.machine())
+    scratch = scratch_elements(ci, co, tile, block, target.machine())
     sizes = (n, h, width, rows, cols, padding[0][0], padding[1][0], block, chunks, scratch)
     y = np.empty((n, rows, cols, co), np.float32)
-    spec = Winograd(ci, co, epilogue)
-    memory = [nhwc(x), transformed(w), y, np.empty(7 * scratch, np.float32), *operands]
+    spec = Winograd(ci, co, tile, epilogue)
+    memory = [nhwc(x), transformed(w, tile), y, np.empty(7 * scratch, np.float32), *operands]
     results = []
     for parts in (1, 2, 3, 7):
         y[...] = np.nan
@@ -59,17 +59,19 @@ def assert_close(y, x, w, padding=((1, 1), (1, 1))):
     assert np.abs(y - expected).max() < 5e-5 * expected.std()
 
 
+@pytest.mark.parametrize("tile", [2, 4])
 @pytest.mark.parametrize(("ci", "co"), [(3, 7), (16, 32), (20, 40)])
 @pytest.mark.parametrize("size", [(1, 1), (3, 9), (4, 4), (8, 5), (14, 14)])
-def test_any_image_size_and_channel_count(isa, ci, co, size):
+def test_any_image_size_and_channel_count(isa, ci, co, size, tile):
     x, w = arrays(3, ci, *size, co)
-    assert_close(winograd(x, w), x, w)
+    assert_close(winograd(x, w, tile=tile), x, w)
 
 
+@pytest.mark.parametrize("tile", [2, 4])
 @pytest.mark.parametrize("padding", [((0, 0), (0, 0)), ((2, 2), (2, 2)), ((1, 0), (0, 2))])
-def test_any_padding(isa, padding):
+def test_any_padding(isa, padding, tile):
     x, w = arrays(2, 16, 9, 6, 32)
-    assert_close(winograd(x, w, padding), x, w, padding)
+    assert_close(winograd(x, w, padding, tile=tile), x, w, padding)
 
 
 @pytest.mark.parametrize(("block", "chunks"), [(1, 1), (14, 1), (28, 2), (100, 1)])
@@ -108,4 +110,4 @@ def test_the_error_at_networks_layers(shape):
 
 def test_other_machines_get_code_without_calls():
     for isa_ in ("avx512", "avx2", "neon"):
-        assert not [c for c in calls(assembly(Winograd(64, 64, NONE), isa_)) if "@PLT" in c]
+        assert not [c for c in calls(assembly(Winograd(64, 64, 4, NONE), isa_)) if "@PLT" in c]

@@ -77,19 +77,21 @@ class Hwio:
 
 @dataclass(frozen=True)
 class WinogradWeights:
-    """3×3 weights transformed for F(4×4, 3×3): [point][output block][input channel][block].
+    """3×3 weights transformed for F(tile×tile, 3×3): [point][output block][input channel][block].
 
     `packed` is the order that they are transformed from; it has one group and nine taps.
     """
 
     packed: PackedWeights
+    tile: int
 
     def __str__(self) -> str:
-        return f"winograd(block={self.packed.block}{' swap' if self.packed.swap else ''})"
+        swap = " swap" if self.packed.swap else ""
+        return f"winograd(tile={self.tile} block={self.packed.block}{swap})"
 
     def elements(self, shape: tuple[int, ...]) -> int:
-        """Float32 elements that the buffer holds: 36 points instead of nine taps."""
-        return self.packed.elements(shape) * 4
+        """Float32 elements that the buffer holds: (tile + 2)² points instead of nine taps."""
+        return self.packed.elements(shape) // 9 * (self.tile + 2) ** 2
 
 
 Layout = Plain | Nhwc | PackedWeights | Hwio | WinogradWeights

@@ -9,7 +9,6 @@ from __future__ import annotations
 from striate.engine.peak import measure_peak
 from striate.engine.plan import passes, plan
 from striate.engine.run import Executable
-from striate.errors import ArgumentError
 from striate.graph import Graph
 from striate.jit.load import CacheInfo, cache_info
 from striate.jit.pool import get_num_threads, set_num_threads
@@ -21,13 +20,11 @@ def build(graph: Graph, *, training: bool = False, algorithm: str = "auto") -> E
 
     Each call runs the graph's host updates, then the native program, which also assigns the
     graph's parameters. `training=True` says that parameters change at each run, so nothing that
-    depends on them is kept. `algorithm`: "auto" lets 3×3 convolutions be computed by Winograd's
-    method where that is faster; "direct" does not.
+    depends on them is kept. `algorithm` of 3×3 convolutions: "auto" for the one that the cost
+    model of `arith.winograd` prefers, "direct", "winograd-f2" or "winograd-f4".
 
     Raises ArgumentError for another algorithm.
     """
-    if algorithm not in ("auto", "direct"):
-        raise ArgumentError(f"algorithm must be 'auto' or 'direct', got {algorithm!r}")
     threads = get_num_threads()
     return Executable(plan(graph, machine(), threads, training=training, algorithm=algorithm))
 

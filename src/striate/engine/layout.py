@@ -20,6 +20,8 @@ from striate.arith.layout import (
     WinogradWeights,
 )
 from striate.arith.machine import Machine
+from striate.arith.winograd import DIRECT, LEAST_CHANNELS, Candidate, candidates
+from striate.errors import ArgumentError
 from striate.graph.ops.axismap import AxisMap
 from striate.graph.ops.conv import Conv2d, ConvInputGrad, ConvWeightGrad
 from striate.graph.ops.eltwise import Fused, Map
@@ -90,27 +92,35 @@ def weight_layout(op: Conv2d | ConvInputGrad, shape: ConvShape, machine: Machine
     return PackedWeights(machine.block(ci), shape.groups, phases, True)
 
 
-# Fewer channels leave the products too short to pay for the transforms, and an image of up to
-# 2×2 outputs needs as many products in a 4×4 tile as directly.
-WINOGRAD_CHANNELS = 16
-WINOGRAD_OUTPUTS = 4
+# What `algorithm` may be, and the tile of Winograd's method that it asks for.
+ALGORITHMS = {"auto": None, "direct": DIRECT, "winograd-f2": 2, "winograd-f4": 4}
 
 
-def suits_winograd(shape: ConvShape, forward: bool) -> bool:
-    """Whether F(4×4, 3×3) computes this convolution (or its input gradient) in less time."""
-    outputs = shape.out_h * shape.out_w if forward else shape.h * shape.w
+def allows_winograd(shape: ConvShape) -> bool:
+    """Whether Winograd's method can compute this convolution and its gradients."""
     return (
         (shape.kh, shape.kw) == (3, 3)
         and shape.stride == shape.dilation == (1, 1)
         and shape.groups == 1
-        and min(shape.ci, shape.co) >= WINOGRAD_CHANNELS
-        and outputs > WINOGRAD_OUTPUTS
+        and min(shape.ci, shape.co) >= LEAST_CHANNELS
     )
 
 
+def conv_ways(
+    op: Conv2d | ConvInputGrad, shape: ConvShape, machine: Machine, *, training: bool
+) -> list[Candidate]:
+    """Ways to compute a convolution that allows Winograd's method, the cheapest first.
+
+    Inference decides for one image, so that an image gives the same bits in every batch; a
+    training step decides for its batch.
+    """
+    out = (shape.out_h, shape.out_w) if isinstance(op, Conv2d) else (shape.h, shape.w)
+    return candidates(shape.n if training else 1, out, shape.ci, shape.co, machine)
+
+
 class _Placing:
-    def __init__(self, machine: Machine, algorithm: str) -> None:
-        self.machine, self.algorithm = machine, algorithm
+    def __init__(self, machine: Machine, algorithm: str, training: bool) -> None:
+        self.machine, self.algorithm, self.training = machine, algorithm, training
         self.layouts: dict[Value, Layout] = {}
         self.moved: dict[tuple[Value, Layout], Value] = {}
 
@@ -152,9 +162,12 @@ class _Placing:
         """The weights' order, and with it the algorithm: what is packed for it computes it."""
         shape = conv_shape(op, node)
         packed = weight_layout(op, shape, self.machine)
-        if self.algorithm == "auto" and suits_winograd(shape, isinstance(op, Conv2d)):
-            return WinogradWeights(packed)
-        return packed
+        if not allows_winograd(shape):
+            return packed
+        tile = ALGORITHMS[self.algorithm]
+        if tile is None:
+            tile = conv_ways(op, shape, self.machine, training=self.training)[0].tile
+        return WinogradWeights(packed, tile) if tile else packed
 
     def _image(self, value: Value) -> Value:
         return self.want(value, NHWC) if len(value.shape) == 4 else value
@@ -166,12 +179,19 @@ class _Placing:
         return any(isinstance(self.has(v), Nhwc) for v in inputs)
 
 
-def place(graph: Graph, machine: Machine, algorithm: str = "auto") -> Placed:
+def place(
+    graph: Graph, machine: Machine, algorithm: str = "auto", *, training: bool = False
+) -> Placed:
     """Choose memory orders and insert the reorders.
 
-    `algorithm`: "auto", or "direct" for no Winograd convolution.
+    `algorithm` of 3×3 convolutions: "auto" for the one that costs least, "direct", "winograd-f2"
+    or "winograd-f4". Raises ArgumentError for another one.
     """
-    placing = _Placing(machine, algorithm)
+    if algorithm not in ALGORITHMS:
+        raise ArgumentError(
+            f"algorithm={algorithm!r} is not known; choose one of {', '.join(ALGORITHMS)}"
+        )
+    placing = _Placing(machine, algorithm, training)
     made: dict[Value, Value] = {}
     for node in graph.nodes():
         inputs, layout = placing.inputs_of(node, tuple(made[v] for v in node.inputs))

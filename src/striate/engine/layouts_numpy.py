@@ -61,7 +61,7 @@ def from_memory(layout: Layout, flat: Array, shape: tuple[int, ...]) -> Array:
 
 def _to_winograd(layout: WinogradWeights, w: Array) -> Array:
     """U = G g Gᵀ of every kernel, [point][output block][input channel][block]."""
-    g = np.array(transforms(4).g, np.float64)
+    g = np.array(transforms(layout.tile).g, np.float64)
     _, ci = layout.packed.channels(w.shape)
     taps = pack_numpy(layout.packed, w.astype(np.float64))
     kernels = taps.reshape(-1, 3, 3, ci, layout.packed.block)
@@ -70,11 +70,12 @@ def _to_winograd(layout: WinogradWeights, w: Array) -> Array:
 
 
 def _from_winograd(layout: WinogradWeights, flat: Array, shape: tuple[int, ...]) -> Array:
-    """The kernels whose transforms these are: least squares, for 36 numbers come from nine."""
-    back = np.linalg.pinv(np.array(transforms(4).g, np.float64))
+    """The kernels whose transforms these are, by least squares: 36 or 16 numbers stand for 9."""
+    back = np.linalg.pinv(np.array(transforms(layout.tile).g, np.float64))
     _, ci = layout.packed.channels(shape)
     points = flat[: layout.elements(shape)].astype(np.float64)
-    u = points.reshape(6, 6, -1, ci, layout.packed.block)
+    side = layout.tile + 2
+    u = points.reshape(side, side, -1, ci, layout.packed.block)
     taps = np.einsum("ap,bq,pqoil->oabil", back, back, u)
     return unpack_numpy(layout.packed, taps.astype(flat.dtype).reshape(-1), shape)
 

@@ -51,7 +51,9 @@ def plan(
     In training, and when the graph assigns parameters, nothing is constant between runs.
     `algorithm`: see `layout.place`.
     """
-    placed = place(fuse(expand(graph)), machine, algorithm)
+    placed = place(
+        fuse(expand(graph)), machine, algorithm, training=training or bool(graph.assigns)
+    )
     typecheck(placed.graph)
     building = _Building(placed, Lowering(placed.layouts, machine, threads, algorithm))
     building.lower()

@@ -1,13 +1,14 @@
-"""Winograd convolution F(4×4, 3×3): stride 1, NHWC, forward and input gradient.
+"""Winograd convolution F(m×m, 3×3), m = 4 or 2: stride 1, NHWC, forward and input gradient.
 
-    Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A       for each 4×4 tile of outputs and 6×6 patch d of inputs
+    Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A    for each m×m tile of outputs and (m+2)×(m+2) patch d
 
-The products of all tiles are 36 matrix products V[p] · U[p], V[p] of tiles × ci, U[p] of ci × co:
-36/16 = 2.25 products an output instead of 9. FLOPs of the products: 2 · 36 · tiles · ci · co; of
-the transforms about 10 an element of patches and of outputs.
+The products of all tiles are P = (m+2)² matrix products V[p] · U[p], V[p] of tiles × ci, U[p] of
+ci × co: 36/16 = 2.25 products an output instead of 9 with m = 4, 16/4 = 4 with m = 2, whose U is
+less than half as large. FLOPs of the products: 2 · P · tiles · ci · co; of the transforms about
+10 an element of patches and of outputs.
 
 A unit of work is (block of tiles, share of the output blocks). Inside: the patches are transformed
-to V, which stays in L2; then for each output block the 36 products go to M and M is transformed
+to V, which stays in L2; then for each output block the products go to M and M is transformed
 back with the epilogue. Tiles are numbered through all images of the batch, so small images fill
 whole blocks. A patch that leaves the image is copied with its zero border first.
 """
@@ -24,25 +25,26 @@ from striate.ir.kernel import I64, PTR, Int, Kernel, Ptr, Unit
 from striate.kernels.epilogue import Epilogue, apply_epilogue
 from striate.kernels.linear import combine
 from striate.kernels.micro import dispatch, multiply_run, zeros
-from striate.kernels.patches import PATCH, POINTS, TILE, Grid, Patches, pitch_of
+from striate.kernels.patches import OVERLAP, Grid, Patches, pitch_of, points
 from striate.kernels.spec import symbol
 
 SIZES = ("n", "in_h", "in_w", "rows", "cols", "pad_top", "pad_left", "block", "chunks", "scratch")
 X, U, Y, SCRATCH, OPERANDS = 0, 1, 2, 3, 4
 
 
-def scratch_elements(ci: int, co: int, block: int, machine: Machine) -> int:
+def scratch_elements(ci: int, co: int, tile: int, block: int, machine: Machine) -> int:
     """Scratch of one part: V, M and a bordered patch."""
-    v = POINTS * block * pitch_of(ci, machine.lanes)
-    return v + POINTS * block * machine.block(co) + POINTS * ci + 2 * machine.lanes
+    tiles = block * (pitch_of(ci, machine.lanes) + machine.block(co))
+    return points(tile) * (tiles + ci) + 2 * machine.lanes
 
 
 @dataclass(frozen=True)
 class Winograd:
-    """All that shapes the code."""
+    """All that shapes the code; `tile` is m."""
 
     ci: int
     co: int
+    tile: int
     epilogue: Epilogue
 
     def emit(self, machine: Machine) -> str:
@@ -59,16 +61,18 @@ class _Build:
         self.whole, self.rest = divmod(spec.co, self.width)
         self.blocks = self.whole + (self.rest > 0)
         self.pitch = pitch_of(spec.ci, k.lanes)
+        self.tile, self.side = spec.tile, spec.tile + OVERLAP
+        self.points = points(spec.tile)
         self.s: dict[str, Int] = {}
 
     def build(self) -> None:
         k = self.k
         self.s = s = {name: k.size(i) for i, name in enumerate(SIZES)}
-        self.patches = Patches(k, self.spec.ci, s)
+        self.patches = Patches(k, self.spec.ci, s, self.tile)
         self.bodies = [self._body(rows) for rows in range(1, k.machine.rows + 1)]
         tails = [t for t, there in ((False, self.whole), (True, self.rest)) if there]
         self.back = {tail: self._output_function(tail) for tail in tails}
-        self.grid = Grid(s)
+        self.grid = Grid(s, self.tile)
         tiles = self.grid.tiles
         start, stop = k.share(tiles.ceil_div(s["block"]) * s["chunks"])
         with k.loop(start, stop) as unit:
@@ -79,8 +83,8 @@ class _Build:
     def _unit(self, first: Int, count: Int, chunk: Int) -> None:
         k, s = self.k, self.s
         v = k.buffer(SCRATCH).at(k.part * s["scratch"])
-        m = v.at(s["block"] * (POINTS * self.pitch))
-        patch = m.at(s["block"] * (POINTS * self.width))
+        m = v.at(s["block"] * (self.points * self.pitch))
+        patch = m.at(s["block"] * (self.points * self.width))
         v_step, m_step = s["block"] * self.pitch, s["block"] * self.width
         with k.loop(0, count) as t:
             n, row, col = self.grid.place(first + t)
@@ -99,7 +103,7 @@ class _Build:
         tiles = count.ceil_div(k.machine.rows)
         length, longer = count // tiles, count % tiles
         u = k.buffer(U).at(ob * (ci * self.width))
-        with k.loop(0, POINTS) as p, k.loop(0, tiles) as t:
+        with k.loop(0, self.points) as p, k.loop(0, tiles) as t:
             j = t * length + t.min(longer)
             rows = k.select(t < longer, length + 1, length)
             args = (
@@ -144,8 +148,8 @@ class _Build:
             offset,
             channel,
             s["cols"] * co,
-            (s["rows"] - row).min(TILE),
-            (s["cols"] - col).min(TILE),
+            (s["rows"] - row).min(self.tile),
+            (s["cols"] - col).min(self.tile),
         )
         if len(self.back) == 1:
             k.call(next(iter(self.back.values())), *args)
@@ -163,27 +167,28 @@ class _Build:
         m = Ptr(k, k.function.args[1])
         step, offset, channel, pitch, rows, cols = (Int(k, a) for a in k.function.args[2:])
         width = self.rest if tail else self.width
-        held = k.stack(TILE * PATCH * k.lanes)
-        all_there = k.every(rows >= TILE, cols >= TILE)
+        held = k.stack(self.tile * self.side * k.lanes)
+        all_there = k.every(rows >= self.tile, cols >= self.tile)
         for c in range(0, width, k.lanes):
             on = vec.mask(k, width - c) if width - c < k.lanes else None
             self._columns(k, m.at(c), step, held)
             with k.either(all_there) as (whole, edge):
                 with whole:
-                    for i in range(TILE):
+                    for i in range(self.tile):
                         self._line(k, held, i, offset + c, channel + c, pitch, on, None)
                 with edge:
-                    for i in range(TILE):
+                    for i in range(self.tile):
                         with k.when(rows > i):
                             self._line(k, held, i, offset + c, channel + c, pitch, on, cols)
         k.finish()
         return k.function
 
     def _columns(self, k: Kernel, m: Ptr, step: Int, held: Ptr) -> None:
-        for j in range(PATCH):
-            column = [vec.load(k, m.at(step * (i * PATCH + j))) for i in range(PATCH)]
-            for i, value in enumerate(combine(k, transforms(TILE).a, column)):
-                vec.store(k, value, held.at((i * PATCH + j) * k.lanes))
+        side = self.side
+        for j in range(side):
+            column = [vec.load(k, m.at(step * (i * side + j))) for i in range(side)]
+            for i, value in enumerate(combine(k, transforms(self.tile).a, column)):
+                vec.store(k, value, held.at((i * side + j) * k.lanes))
 
     def _line(
         self,
@@ -196,9 +201,10 @@ class _Build:
         on: Any,
         cols: Int | None,
     ) -> None:
-        """Row i of the tile: 4 pixels, or as many as `cols` says."""
-        line = [vec.load(k, held.at((i * PATCH + j) * k.lanes)) for j in range(PATCH)]
-        for j, value in enumerate(combine(k, transforms(TILE).a, line)):
+        """Row i of the tile: all its pixels, or as many as `cols` says."""
+        side = self.side
+        line = [vec.load(k, held.at((i * side + j) * k.lanes)) for j in range(side)]
+        for j, value in enumerate(combine(k, transforms(self.tile).a, line)):
             place = offset + pitch * i + j * self.spec.co
 
             def put(value: Any = value, place: Int = place) -> None:
@@ -225,13 +231,14 @@ class _Build:
 
 @dataclass(frozen=True)
 class TransformWeights:
-    """U[p] = (G g Gᵀ)[p]: packed weights [output block][tap][ci][block] → [36][ob][ci][block].
+    """U[p] = (G g Gᵀ)[p]: packed weights [output block][tap][ci][block] → [P][ob][ci][block].
 
     Buffers: packed weights, U. Sizes: none.
     """
 
     ci: int
     co: int
+    tile: int
 
     def emit(self, machine: Machine) -> str:
         """LLVM IR text of the kernel."""
@@ -239,8 +246,8 @@ class TransformWeights:
         k = unit.kernel(symbol(self))
         width = machine.block(self.co)
         blocks = -(-self.co // width)
-        matrix = transforms(TILE).g
-        held = k.stack(PATCH * 3 * k.lanes)
+        matrix, side = transforms(self.tile).g, self.tile + OVERLAP
+        held = k.stack(side * 3 * k.lanes)
         start, stop = k.share(blocks * self.ci)
         with k.loop(start, stop) as i:
             ob, c = i // self.ci, i % self.ci
@@ -251,10 +258,10 @@ class TransformWeights:
                     column = [vec.load(k, g.at((a * 3 + b) * self.ci * width)) for a in range(3)]
                     for r, value in enumerate(combine(k, matrix, column)):
                         vec.store(k, value, held.at((r * 3 + b) * k.lanes))
-                for r in range(PATCH):
+                for r in range(side):
                     line = [vec.load(k, held.at((r * 3 + b) * k.lanes)) for b in range(3)]
                     for q, value in enumerate(combine(k, matrix, line)):
-                        point = (r * PATCH + q) * (blocks * self.ci * width)
+                        point = (r * side + q) * (blocks * self.ci * width)
                         vec.store(k, value, u.at(point))
         k.finish()
         return unit.text()

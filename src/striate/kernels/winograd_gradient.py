@@ -22,10 +22,13 @@ from striate.arith.machine import Machine
 from striate.ir import vec
 from striate.ir.kernel import I1, I64, PTR, Int, Kernel, Ptr, Unit
 from striate.kernels.linear import combine
-from striate.kernels.patches import PATCH, POINTS, TILE, Grid, Patches, pitch_of
+from striate.kernels.patches import OVERLAP, Grid, Patches, pitch_of, points
 from striate.kernels.span import load, store
 from striate.kernels.spec import symbol
 
+TILE = 4
+PATCH = TILE + OVERLAP
+POINTS = points(TILE)
 SIZES = (
     "n",
     "in_h",
@@ -77,7 +80,7 @@ class _Build:
     def build(self) -> None:
         k = self.k
         self.s = s = {name: k.size(i) for i, name in enumerate(SIZES)}
-        self.grid, self.patches = Grid(s), Patches(k, self.spec.ci, s)
+        self.grid, self.patches = Grid(s, TILE), Patches(k, self.spec.ci, s, TILE)
         tails = [t for t, there in ((False, self.whole), (True, self.rest)) if there]
         self.outward = {tail: self._gradient_function(tail) for tail in tails}
         blocks = self.grid.tiles.ceil_div(s["block"])

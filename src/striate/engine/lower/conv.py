@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from striate.arith.conv import ConvShape
 from striate.arith.layout import WinogradWeights
-from striate.engine.layout import conv_shape, suits_winograd
+from striate.arith.machine import Machine
+from striate.arith.winograd import FMAS_A_BYTE, TRANSFORM
+from striate.engine.layout import allows_winograd, conv_shape
 from striate.engine.lower.context import Lowering, balanced
 from striate.engine.lower.eltwise import CHUNK_SUM, add_reduction
 from striate.engine.program import SCRATCH
@@ -17,11 +19,11 @@ from striate.kernels.direct import DirectConv
 from striate.kernels.epilogue import NONE, Epilogue
 from striate.kernels.gemm import Gemm
 from striate.kernels.pack import UnpackHwio
-from striate.kernels.patches import POINTS, TILE
+from striate.kernels.patches import points
 from striate.kernels.wgrad import WeightGrad
 from striate.kernels.winograd import Winograd
 from striate.kernels.winograd import scratch_elements as winograd_scratch
-from striate.kernels.winograd_gradient import KernelGradient, WinogradGradient
+from striate.kernels.winograd_gradient import POINTS, TILE, KernelGradient, WinogradGradient
 from striate.kernels.winograd_gradient import scratch_elements as gradient_scratch
 
 # Kernels may read nothing past a row, but vectors are stored whole into scratch rows.
@@ -32,6 +34,9 @@ PARTIAL_BYTES = 4 * 2**20
 PIXELS_OF_A_BLOCK = 256
 PIXELS_OF_A_CHUNK = 512
 TILES_OF_A_BLOCK = 64
+# A core's share of L3 in sizes of its L2, and the largest block of Winograd tiles.
+L3_OF_L2 = 8
+MOST_ROWS_OF_TILES = 4
 
 
 def is_matrix_product(shape: ConvShape) -> bool:
@@ -53,8 +58,9 @@ def lower_conv(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequen
     shape = conv_shape(op, node)
     forward = isinstance(op, Conv2d)
     slots = [inputs[0], inputs[1], outputs[0], SCRATCH, *inputs[2:]]
-    if isinstance(low.layout(node.inputs[1]), WinogradWeights):
-        _winograd(low, slots, shape, epilogue, forward=forward)
+    weights = low.layout(node.inputs[1])
+    if isinstance(weights, WinogradWeights):
+        _winograd(low, slots, shape, epilogue, weights.tile, forward=forward)
     elif is_matrix_product(shape):
         m = shape.n * shape.h * shape.w
         ci, co = (shape.ci, shape.co) if forward else (shape.co, shape.ci)
@@ -181,7 +187,13 @@ def _direct(
 
 
 def _winograd(
-    low: Lowering, slots: list[int], shape: ConvShape, epilogue: Epilogue, *, forward: bool
+    low: Lowering,
+    slots: list[int],
+    shape: ConvShape,
+    epilogue: Epilogue,
+    tile: int,
+    *,
+    forward: bool,
 ) -> None:
     """The input gradient is the convolution of dy with the turned kernels."""
     ci, co, image, out = shape.ci, shape.co, (shape.h, shape.w), (shape.out_h, shape.out_w)
@@ -189,38 +201,39 @@ def _winograd(
     if not forward:
         ci, co, image, out = co, ci, out, image
         padding = (2 - padding[0], 2 - padding[1])
-    tiles = shape.n * -(-out[0] // TILE) * -(-out[1] // TILE)
-    block, chunks = choose_tiles(tiles, ci, co, low)
-    scratch = winograd_scratch(ci, co, block, low.machine)
-    spec = Winograd(ci, co, epilogue)
+    tiles = shape.n * -(-out[0] // tile) * -(-out[1] // tile)
+    block, chunks = choose_tiles(tiles, ci, co, tile, low.machine, low.threads)
+    scratch = winograd_scratch(ci, co, tile, block, low.machine)
+    spec = Winograd(ci, co, tile, epilogue)
     sizes = (shape.n, *image, *out, *padding, block, chunks, scratch)
-    low.step(
-        spec, slots, sizes, writes=[slots[2]], label=f"winograd 3×3 {ci}→{co}", scratch=scratch
-    )
+    label = f"winograd F({tile}×{tile}) {ci}→{co}"
+    low.step(spec, slots, sizes, writes=[slots[2]], label=label, scratch=scratch)
 
 
-def choose_tiles(tiles: int, ci: int, co: int, low: Lowering) -> tuple[int, int]:
-    """(tiles of a block, chunks of output blocks): blocks whose V and M fit half of L2.
+def choose_tiles(
+    tiles: int, ci: int, co: int, tile: int, machine: Machine, threads: int
+) -> tuple[int, int]:
+    """(tiles of a block, chunks of output blocks): those that cost the busiest thread least.
 
-    Where that leaves threads idle, the output blocks are shared out too; each share transforms
-    its patches again, which costs about 1/co of the products.
+    A block costs its products and transforms, and, where L3 does not hold the weights, fetching
+    them; each chunk of output blocks transforms the patches again. Blocks whose V and M fit half
+    of L2 come first: larger ones must gain a twentieth.
     """
-    rows, blocks = low.machine.rows, -(-co // low.machine.block(co))
-    sizes = [rows * t for t in (4, 3, 2, 1)]
-    fitting = [
-        b
-        for b in sizes
-        if winograd_scratch(ci, co, b, low.machine) * 4 <= low.machine.l2_bytes // 2
-    ]
-    best, best_score = (rows, 1), -1.0
-    for chunks in (c for c in (1, 2, 4, 8, 16) if c <= blocks):
-        for block in fitting or [rows]:
-            score = balanced(-(-tiles // block) * chunks, low.threads)
-            if score > best_score:
-                best, best_score = (block, chunks), score
-            if score >= GOOD_BALANCE:
-                return best
-    return best
+    rows, blocks, p = machine.rows, -(-co // machine.block(co)), points(tile)
+    weights = 4 * p * ci * co
+    fetched = FMAS_A_BYTE * weights if weights > L3_OF_L2 * machine.l2_bytes else 0
+
+    def cost(block: int, chunks: int) -> float:
+        whole = max(1, -(-tiles // block))
+        even = -(-tiles // whole)
+        work = p * even * (ci * co / chunks + TRANSFORM * (ci + co / chunks))
+        large = 4 * winograd_scratch(ci, co, tile, block, machine) > machine.l2_bytes // 2
+        time = -(-whole * chunks // threads) * (work + fetched / chunks)
+        return time * (1.05 if large and block > rows else 1.0)
+
+    counts = range(min(MOST_ROWS_OF_TILES, -(-max(1, tiles) // rows)), 0, -1)
+    ways = [(rows * t, chunks) for chunks in (1, 2, 4, 8, 16) if chunks <= blocks for t in counts]
+    return min(ways, key=lambda way: cost(*way))
 
 
 def choose_rows(images: int, rows: int, blocks: int, threads: int, fits: object) -> tuple[int, int]:
@@ -248,7 +261,8 @@ def lower_weight_gradient(
     assert isinstance(node.op, ConvWeightGrad)
     shape = conv_shape(node.op, node)
     co, ci = shape.co // shape.groups, shape.ci // shape.groups
-    if low.algorithm == "auto" and suits_winograd(shape, forward=True):
+    # A tile of 4×4 takes as many products as 2×2 outputs do directly.
+    if low.algorithm != "direct" and allows_winograd(shape) and shape.out_h * shape.out_w > 4:
         hwio = _winograd_gradient(low, inputs, shape)
     else:
         hwio = _direct_gradient(low, inputs, shape, ci, co)

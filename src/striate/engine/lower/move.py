@@ -73,7 +73,7 @@ def _transform_weights(
     packed = low.temporary(target.packed.elements(shape))
     _pack(low, target.packed, shape, inputs, [packed])
     co, ci = target.packed.channels(shape)
-    spec = TransformWeights(ci, co)
+    spec = TransformWeights(ci, co, target.tile)
     low.step(spec, [packed, *outputs], (), writes=outputs, label=f"transform weights {ci}→{co}")
 
 
