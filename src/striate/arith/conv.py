@@ -91,6 +91,11 @@ class ConvShape:
         return output_size(self.w, self.kw, sum(self.padding[1]), self.stride[1], self.dilation[1])
 
     @property
+    def is_depthwise(self) -> bool:
+        """Whether each channel is convolved by itself."""
+        return self.groups > 1 and self.groups == self.ci == self.co
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates, taps in the padding included."""
         taps = self.ci // self.groups * self.kh * self.kw

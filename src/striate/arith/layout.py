@@ -94,7 +94,28 @@ class WinogradWeights:
         return self.packed.elements(shape) // 9 * (self.tile + 2) ** 2
 
 
-Layout = Plain | Nhwc | PackedWeights | Hwio | WinogradWeights
+@dataclass(frozen=True)
+class DepthwiseWeights:
+    """Weights (c, 1, kh, kw) of a depthwise convolution: [phase][tap][channel].
+
+    `phases` has each phase's taps (row, column) in their order.
+    """
+
+    phases: tuple[tuple[tuple[int, int], ...], ...]
+
+    def __str__(self) -> str:
+        return "depthwise"
+
+    def order(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Flat numbers of the taps, phase after phase."""
+        return tuple(a * shape[3] + b for taps in self.phases for a, b in taps)
+
+    def elements(self, shape: tuple[int, ...]) -> int:
+        """Float32 elements that the buffer holds."""
+        return shape[0] * len(self.order(shape))
+
+
+Layout = Plain | Nhwc | PackedWeights | Hwio | WinogradWeights | DepthwiseWeights
 PLAIN = Plain()
 NHWC = Nhwc()
 

@@ -13,6 +13,7 @@ from striate.arith.conv import ConvShape
 from striate.arith.layout import (
     NHWC,
     PLAIN,
+    DepthwiseWeights,
     Layout,
     Nhwc,
     PackedWeights,
@@ -131,7 +132,7 @@ class _Placing:
         """The value in this memory order."""
         if self.has(value) == layout:
             return value
-        if isinstance(layout, (PackedWeights, WinogradWeights)):
+        if isinstance(layout, (PackedWeights, WinogradWeights, DepthwiseWeights)):
             value = self.want(value, PLAIN)
         key = (value, layout)
         if key not in self.moved:
@@ -162,6 +163,8 @@ class _Placing:
         """The weights' order, and with it the algorithm: what is packed for it computes it."""
         shape = conv_shape(op, node)
         packed = weight_layout(op, shape, self.machine)
+        if shape.is_depthwise:
+            return DepthwiseWeights(packed.phases)
         if not allows_winograd(shape):
             return packed
         tile = ALGORITHMS[self.algorithm]

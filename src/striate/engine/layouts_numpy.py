@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from striate.arith.cook_toom import transforms
 from striate.arith.layout import (
+    DepthwiseWeights,
     Hwio,
     Layout,
     Nhwc,
@@ -40,6 +41,9 @@ def to_memory(layout: Layout, logical: Array) -> Array:
         return np.ascontiguousarray(grouped.transpose(0, 3, 4, 2, 1)).reshape(-1)
     if isinstance(layout, WinogradWeights):
         return _to_winograd(layout, logical)
+    if isinstance(layout, DepthwiseWeights):
+        taps = logical.reshape(len(logical), -1)[:, list(layout.order(logical.shape))]
+        return np.ascontiguousarray(taps.T).reshape(-1)
     return pack_numpy(layout, logical)
 
 
@@ -56,6 +60,11 @@ def from_memory(layout: Layout, flat: Array, shape: tuple[int, ...]) -> Array:
         return np.ascontiguousarray(grouped.transpose(0, 4, 3, 1, 2)).reshape(shape)
     if isinstance(layout, WinogradWeights):
         return _from_winograd(layout, flat, shape)
+    if isinstance(layout, DepthwiseWeights):
+        order = layout.order(shape)
+        kernels: Array = np.zeros((shape[0], shape[2] * shape[3]), flat.dtype)
+        kernels[:, list(order)] = flat[: layout.elements(shape)].reshape(len(order), shape[0]).T
+        return kernels.reshape(shape)
     return unpack_numpy(layout, flat, shape)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from striate.arith.conv import ConvShape
-from striate.arith.layout import WinogradWeights
+from striate.arith.layout import DepthwiseWeights, WinogradWeights
 from striate.arith.machine import Machine
 from striate.arith.winograd import FMAS_A_BYTE, TRANSFORM
 from striate.engine.layout import allows_winograd, conv_shape
 from striate.engine.lower.context import Lowering, balanced
+from striate.engine.lower.depthwise import depthwise, depthwise_gradient, to_oihw
 from striate.engine.lower.eltwise import CHUNK_SUM, add_reduction
 from striate.engine.program import SCRATCH
 from striate.graph.ops.conv import Conv2d, ConvInputGrad, ConvWeightGrad
@@ -61,6 +62,8 @@ def lower_conv(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequen
     weights = low.layout(node.inputs[1])
     if isinstance(weights, WinogradWeights):
         _winograd(low, slots, shape, epilogue, weights.tile, forward=forward)
+    elif isinstance(weights, DepthwiseWeights):
+        depthwise(low, slots, shape, epilogue, forward=forward)
     elif is_matrix_product(shape):
         m = shape.n * shape.h * shape.w
         ci, co = (shape.ci, shape.co) if forward else (shape.co, shape.ci)
@@ -260,6 +263,10 @@ def lower_weight_gradient(
     """Sums in chunks that depend on the shape only, added in order, then OIHW."""
     assert isinstance(node.op, ConvWeightGrad)
     shape = conv_shape(node.op, node)
+    if shape.is_depthwise:
+        sums = _sum_chunks(low, *depthwise_gradient(low, inputs, shape))
+        to_oihw(low, sums, outputs[0], shape)
+        return
     co, ci = shape.co // shape.groups, shape.ci // shape.groups
     # A tile of 4×4 takes as many products as 2×2 outputs do directly.
     if low.algorithm != "direct" and allows_winograd(shape) and shape.out_h * shape.out_w > 4:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from striate.arith.layout import Nhwc, PackedWeights, Plain, WinogradWeights
+from striate.arith.layout import DepthwiseWeights, Nhwc, PackedWeights, Plain, WinogradWeights
 from striate.engine.layout import Reorder
 from striate.engine.lower.context import Lowering
 from striate.engine.lower.dims import in_memory
@@ -14,6 +14,7 @@ from striate.graph.ops.labels import OneHot as OneHotOp
 from striate.graph.ops.random import RandomUniform as RandomUniformOp
 from striate.graph.ops.shape import Concat, Flip, Slice
 from striate.graph.value import Node
+from striate.kernels.depthwise import PackDepthwise
 from striate.kernels.move import CopyStrided
 from striate.kernels.onehot import OneHot
 from striate.kernels.pack import PackWeights
@@ -32,6 +33,12 @@ def lower_reorder(low: Lowering, node: Node, inputs: Sequence[int], outputs: Seq
         return
     if isinstance(target, WinogradWeights) and isinstance(source, Plain):
         _transform_weights(low, target, shape, inputs, outputs)
+        return
+    if isinstance(target, DepthwiseWeights) and isinstance(source, Plain):
+        packing = PackDepthwise(shape[0], target.order(shape), shape[2] * shape[3])
+        low.step(
+            packing, [*inputs, *outputs], (), writes=outputs, label=f"pack depthwise {shape[0]}"
+        )
         return
     n, channels, pixels = shape[0], shape[1], shape[2] * shape[3]
     if isinstance(source, Plain) and isinstance(target, Nhwc):
