@@ -49,6 +49,68 @@ def test_vgg11_bn_is_torchvisions():
     assert net.classifier[0].weight.shape == (4096, 512 * 7 * 7)
 
 
+@pytest.mark.parametrize(
+    ("name", "params", "macs", "shapes"),
+    [
+        (
+            "resnet50",
+            25_557_032,
+            4_089_184_256,
+            {
+                "layer1.0.downsample.0.weight": (256, 64, 1, 1),
+                "layer2.0.conv2.weight": (128, 128, 3, 3),
+                "layer4.2.conv3.weight": (2048, 512, 1, 1),
+                "layer4.2.bn3.num_batches_tracked": (),
+            },
+        ),
+        (
+            "squeezenet1_1",
+            1_235_496,
+            349_151_936,
+            {
+                "features.0.weight": (64, 3, 3, 3),
+                "features.3.squeeze.weight": (16, 64, 1, 1),
+                "features.12.expand3x3.bias": (256,),
+                "classifier.1.weight": (1000, 512, 1, 1),
+            },
+        ),
+        (
+            "densenet121",
+            7_978_856,
+            2_834_161_664,
+            {
+                "features.conv0.weight": (64, 3, 7, 7),
+                "features.denseblock3.denselayer24.conv1.weight": (128, 992, 1, 1),
+                "features.transition2.norm.running_var": (512,),
+                "features.norm5.weight": (1024,),
+                "classifier.weight": (1000, 1024),
+            },
+        ),
+        (
+            "mobilenet_v2",
+            3_504_872,
+            300_774_272,
+            {
+                "features.0.0.weight": (32, 3, 3, 3),
+                "features.1.conv.0.0.weight": (32, 1, 3, 3),
+                "features.1.conv.2.running_mean": (16,),
+                "features.17.conv.2.weight": (320, 960, 1, 1),
+                "features.18.1.bias": (1280,),
+                "classifier.1.weight": (1000, 1280),
+            },
+        ),
+    ],
+)
+def test_a_larger_network_is_torchvisions(name, params, macs, shapes):
+    """Parameters and keys as torchvision has them; multiplications at 224×224 pixels."""
+    with nn.init.skipped():
+        net = st.models.create(name)
+    assert net.num_parameters() == params
+    assert st.summary(net, (3, 224, 224)).to_dict()["totals"]["macs"] == macs
+    state = net.state_dict()
+    assert {key: state[key].shape for key in shapes} == shapes
+
+
 def test_lenet_bn_is_what_the_contract_says():
     net = st.models.create("lenet-bn")
     shapes = {key: value.shape for key, value in net.state_dict().items()}
@@ -112,8 +174,11 @@ def test_initial_weights_are_torchvisions():
 
 
 def test_the_registry():
-    assert st.models.list("res*") == ["resnet18", "resnet34"]
-    assert st.models.list() == ["lenet", "lenet-bn", "resnet18", "resnet34", "vgg11-bn"]
+    assert st.models.list("res*") == ["resnet18", "resnet34", "resnet50"]
+    assert st.models.list("*net*_*") == ["mobilenet_v2", "squeezenet1_1"]
+    small, large = ["lenet", "lenet-bn"], ["densenet121", "mobilenet_v2", "squeezenet1_1"]
+    residual = ["resnet18", "resnet34", "resnet50"]
+    assert st.models.list() == sorted([*small, *large, *residual, "vgg11-bn"])
 
     @st.models.register("tiny")
     def tiny(*, num_classes=2, in_channels=1):
@@ -132,7 +197,7 @@ def test_the_registry():
     ("name", "options", "words"),
     [
         ("resnet81", {}, "did you mean 'resnet18'"),
-        ("transformer", {}, "there are: lenet, lenet-bn, resnet18"),
+        ("transformer", {}, "there are: densenet121, lenet, lenet-bn"),
         ("resnet18", {"num_class": 3}, "no option 'num_class'; did you mean 'num_classes'"),
         ("resnet18", {"stem": "64"}, "stem"),
         ("resnet18", {"num_classes": 0}, "num_classes must be a positive int, got 0"),

@@ -92,7 +92,8 @@ _NOT_NEGATIVE = click.FloatRange(0)
 
 _OPTIONS = (
     click.option("--model", default="lenet-bn", metavar="NAME",
-                 help="lenet, lenet-bn, resnet18, resnet34 or vgg11-bn."),
+                 help="densenet121, lenet, lenet-bn, mobilenet_v2, resnet18, resnet34, resnet50, "
+                 "squeezenet1_1 or vgg11-bn."),
     click.option("--stem", type=Name(["32", "224"]),
                  help="First layers of ResNet and VGG: for pictures of about 32 or 224 pixels. "
                  "[default: by the image size]"),
