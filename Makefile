@@ -33,8 +33,9 @@ test-oldest: ## all tests with the oldest releases that pyproject.toml allows
 	@PYTHON="$(PYTHON)" scripts/setup.sh --oldest .venv-oldest test
 	@.venv-oldest/bin/python -m pytest -q -n $(JOBS)
 
-bench: $(BENCH) ## measure speed on this machine, beside PyTorch
+bench: $(BENCH) ## measure speed on this machine, beside PyTorch, ONNX Runtime, OpenVINO and ncnn
 	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench.peers
 
 clean: ## remove the environments and what the tools leave behind; runs/ stays
 	rm -rf .venv .venv-oldest build dist .pytest_cache .mypy_cache .ruff_cache

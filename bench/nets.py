@@ -27,14 +27,14 @@ def _named_as_ours(net: nn.Module, name: str, **arguments: object) -> nn.Module:
 class LeNetBN(nn.Module):
     """[conv 3×3 same, no bias → BN → ReLU → max pool 2] twice, dense 128, dense classes."""
 
-    def __init__(self, classes: int = 10, channels: int = 1) -> None:
+    def __init__(self, num_classes: int = 10, in_channels: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, 32, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, 32, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(32)
         self.conv2 = nn.Conv2d(32, 64, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(64)
         self.fc1 = nn.Linear(64 * 7 * 7, 128)
-        self.fc2 = nn.Linear(128, classes)
+        self.fc2 = nn.Linear(128, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (N, classes)."""
@@ -170,10 +170,10 @@ def _conv_bn(ci: int, co: int, k: int, stride: int = 1, groups: int = 1) -> nn.S
     return nn.Sequential(conv, nn.BatchNorm2d(co), nn.ReLU6())
 
 
-def lenet_bn(classes: int = 10, channels: int = 1) -> nn.Module:
+def lenet_bn(num_classes: int = 10, in_channels: int = 1) -> nn.Module:
     """LeNet-BN for 28×28 pictures."""
-    net = LeNetBN(classes, channels)
-    return _named_as_ours(net, "lenet-bn", num_classes=classes, in_channels=channels)
+    net = LeNetBN(num_classes, in_channels)
+    return _named_as_ours(net, "lenet-bn", num_classes=num_classes, in_channels=in_channels)
 
 
 def resnet18(num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> nn.Module:

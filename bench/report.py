@@ -64,6 +64,25 @@ def _facts(facts: dict[str, Any]) -> str:
     )
 
 
+def aligned(head: tuple[str, ...], cells: Sequence[tuple[str, ...]]) -> str:
+    """A table in columns: the first two to the left, the others to the right."""
+    table = [head, *cells]
+    widths = [max(len(line[i]) for line in table) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(w) if i < 2 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in table
+    )
+
+
+def markdown(head: tuple[str, ...], cells: Sequence[tuple[str, ...]]) -> str:
+    """The same as a Markdown table."""
+    lines = ["| " + " | ".join(line) + " |" for line in (head, *cells)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+
+
 def as_text(facts: dict[str, Any], rows: Sequence[Row], steps: Sequence[StepRow]) -> str:
     """Aligned columns."""
     parts = [_facts(facts)]
@@ -71,17 +90,7 @@ def as_text(facts: dict[str, Any], rows: Sequence[Row], steps: Sequence[StepRow]
         (LAYER_HEAD, [_layer_cells(r) for r in rows]),
         (STEP_HEAD, [_step_cells(s) for s in steps]),
     ):
-        table = [head, *cells]
-        widths = [max(len(line[i]) for line in table) for i in range(len(head))]
-        parts.append(
-            "\n".join(
-                "  ".join(
-                    cell.ljust(w) if i < 2 else cell.rjust(w)
-                    for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-                ).rstrip()
-                for line in table
-            )
-        )
+        parts.append(aligned(head, cells))
     parts.append("✗: below the wanted share of the peak. Ratio: PyTorch's time ÷ ours.")
     return "\n\n".join(parts)
 
@@ -93,18 +102,18 @@ def as_markdown(facts: dict[str, Any], rows: Sequence[Row], steps: Sequence[Step
         (LAYER_HEAD, [_layer_cells(r) for r in rows]),
         (STEP_HEAD, [_step_cells(s) for s in steps]),
     ):
-        lines = ["| " + " | ".join(line) + " |" for line in (head, *cells)]
-        parts.append("\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]]))
+        parts.append(markdown(head, cells))
     return "\n\n".join(parts)
 
 
-def write_between_marks(path: Path, text: str) -> None:
+def write_between_marks(path: Path, text: str, marks: tuple[str, str] = (BEGIN, END)) -> None:
     """Replace what stands between the marks of a Markdown file.
 
     Raises ValueError if the file has no marks.
     """
     old = path.read_text()
-    if BEGIN not in old or END not in old:
-        raise ValueError(f"{path} has no marks {BEGIN} … {END}")
-    before, after = old.split(BEGIN)[0], old.split(END)[1]
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    begin, end = marks
+    if begin not in old or end not in old:
+        raise ValueError(f"{path} has no marks {begin} … {end}")
+    before, after = old.split(begin)[0], old.split(end)[1]
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}")
