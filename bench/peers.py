@@ -38,8 +38,9 @@ PACKAGES = {
     "ncnn": "ncnn",
 }
 TRAINERS = ("torch", "torch-nhwc")
-# Largest difference from our outputs, in their standard deviations.
-AGREES = 2e-3
+# Largest difference from our outputs, in their standard deviations; of a first loss, in itself:
+# dropout draws other numbers there.
+AGREES = {"infer": 2e-3, "train": 2e-2}
 MARKS = ("<!-- peers: begin -->", "<!-- peers: end -->")
 HEAD = (
     "work",
@@ -238,7 +239,7 @@ def _compare(jobs: dict[str, Job]) -> None:
     for peer, job in jobs.items():
         theirs = np.load(job.path(f"{peer}.npy"))
         error = float(np.abs(theirs - ours).max()) / unit
-        if not error <= AGREES:
+        if not error <= AGREES[job.work]:
             raise RuntimeError(f"{peer} gives other results: {error:.1e} standard deviations away")
 
 
