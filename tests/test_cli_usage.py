@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("cli")
 
 WRONG_USAGE = [
     (["trian"], "did you mean train?"),
-    (["dance"], "commands: doctor, evaluate, inspect, predict, train"),
+    (["dance"], "commands: bench, doctor, evaluate, inspect, predict, train"),
     (["train", "x", "--epoch", "3"], "no such option --epoch; did you mean --epochs?"),
     (["train", "x", "--optimizer", "sdg"], "did you mean sgd?"),
     (["train", "x", "--schedule", "cosin"], "did you mean cosine?"),
@@ -29,6 +29,8 @@ WRONG_USAGE = [
     (["predict", "x"], "FILE"),
     (["inspect", "lenet", "--input", "28,28"], "3,224,224"),
     (["predict", "m", "f", "--top", "0"], "--top"),
+    (["bench", "lenet", "--batch", "0"], "--batch"),
+    (["bench", "lenet", "--peer"], "no such option --peer"),
 ]
 
 
@@ -50,6 +52,8 @@ WRONG_VALUES = [
     (["evaluate", "nowhere.safetensors", "x"], "nowhere.safetensors"),
     (["predict", "nowhere.safetensors", "x"], "nowhere.safetensors"),
     (["inspect", "resnet19"], "did you mean resnet18?"),
+    (["bench", "resnet19"], "did you mean resnet18?"),
+    (["bench", "--input", "1,28,28"], "--input needs MODEL"),
 ]
 
 
@@ -96,7 +100,7 @@ def test_wrong_configuration_file(cli, tmp_path, text, says):
 
 
 def test_help_of_every_command_has_an_example(cli):
-    for command in ("train", "evaluate", "predict", "inspect", "doctor"):
+    for command in ("train", "evaluate", "predict", "inspect", "bench", "doctor"):
         outcome = cli(command, "--help")
         assert outcome.code == 0
         assert f"Example: striate {command}" in outcome.out

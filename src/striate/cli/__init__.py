@@ -12,6 +12,7 @@ import click
 
 from striate import __version__
 from striate.cli._app import Group, debug_option, run
+from striate.cli.bench import bench
 from striate.cli.doctor import doctor
 from striate.cli.evaluate import evaluate
 from striate.cli.inspect import inspect
@@ -43,7 +44,7 @@ def app() -> None:
     """Train, run and inspect convolutional neural networks on CPUs."""
 
 
-for _command in (train, evaluate, predict, inspect, doctor):
+for _command in (train, evaluate, predict, inspect, bench, doctor):
     app.add_command(_command)
 
 

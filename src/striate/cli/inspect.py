@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from striate.cli._app import Name, common, nearest
-from striate.cli._build import create_net, usual_stem
+from striate.cli._app import Name, common
+from striate.cli._model import InputShape, Shape, open_model
 from striate.cli._output import print_json
-from striate.errors import ArgumentError
 
 if TYPE_CHECKING:
     from striate.nn import Module
-
-Shape = tuple[int, int, int]
-
-
-class InputShape(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
-    """`3,224,224` → (3, 224, 224)."""
-
-    name = "C,H,W"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Shape:
-        """The shape of one picture; raises a usage error for anything else."""
-        if isinstance(value, tuple):
-            return value
-        sides = [side.strip() for side in str(value).split(",")]
-        if len(sides) != 3 or not all(side.isdigit() and int(side) > 0 for side in sides):
-            self.fail(f"{value!r} is no shape; give channels, height, width: 3,224,224", param, ctx)
-        return int(sides[0]), int(sides[1]), int(sides[2])
 
 
 @click.command(epilog="Example: striate inspect resnet18 --input 3,224,224")
@@ -58,13 +37,7 @@ def inspect(
     """
     from striate.report.summary import summary
 
-    if Path(model).is_file():
-        net, usual = _from_file(Path(model))
-    else:
-        net, usual = _by_name(model, shape, classes, stem)
-    shape = shape or usual
-    if shape is None:
-        raise ArgumentError(f"{model}: the file does not say which pictures it takes; give --input")
+    net, shape = open_model(model, shape, classes, stem)
     found = summary(net, shape)
     text = _plan(net, shape) if plan else None
     if as_json:
@@ -79,30 +52,3 @@ def _plan(net: Module, shape: Shape) -> str:
     from striate.nn.tracing import trace_module
 
     return describe(trace_module(net, [(1, *shape)], training=False).graph)
-
-
-def _from_file(path: Path) -> tuple[Module, Shape | None]:
-    from striate.io.model import load
-
-    net = load(path)
-    recipe = getattr(net, "recipe", None) or {}
-    size = recipe.get("size")
-    return net, (recipe["channels"], *size) if size else None
-
-
-def _by_name(
-    name: str, shape: Shape | None, classes: int | None, stem: str | None
-) -> tuple[Module, Shape]:
-    """A registered net made for pictures of this shape."""
-    from striate import models
-
-    known = models.list()
-    if name not in known:
-        hint = nearest(name, known) or f"; networks are {', '.join(known)}"
-        raise ArgumentError(f"{name}: there is no such file, and no network of that name{hint}")
-    if shape is None:
-        options = models.options(name)
-        side = options.get("image_size") or int(stem or options.get("stem", 224))
-        shape = (options["in_channels"], side, side)
-    size = shape[1:]
-    return create_net(name, classes, shape[0], size, stem or usual_stem(name, size)), shape

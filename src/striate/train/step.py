@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +37,7 @@ class Result(NamedTuple):
 
 class _Program(NamedTuple):
     graph: Graph
-    run: Callable[..., tuple[Array, ...]]
+    run: engine.Executable
     scalars: tuple[str, ...]
     stateful: bool
 
@@ -142,18 +142,28 @@ class Step(_Compiled):
 
     def run(self, x: Inputs, y: npt.ArrayLike) -> Result:
         """Do one step; returns the loss and the net's output for the batch, before the update."""
-        batch = _Batch(x, y)
-        program = self._program(batch)
-        self._check(batch, program.graph)
-        scalars = self.optimizer.scalars(self.steps, self.lr, self._momentum)
-        numbers = [np.array(scalars[name], np.float32) for name in program.scalars]
-        loss, outputs = self._programs.call(program, [*batch.inputs, batch.target, *numbers])
+        program, arrays = self._prepared(x, y)
+        loss, outputs = self._programs.call(program, arrays)
         value = float(loss)
         if math.isfinite(value):
             self.steps += 1
         return Result(value, outputs)
 
+    def executable(self, x: Inputs, y: npt.ArrayLike) -> tuple[engine.Executable, list[Array]]:
+        """For measuring: the program of such a batch, and the arrays that it takes."""
+        program, arrays = self._prepared(x, y)
+        return program.run, arrays
+
     # ------------------------------------------------------------------ the program
+
+    def _prepared(self, x: Inputs, y: npt.ArrayLike) -> tuple[_Program, list[Array]]:
+        """The program of a batch, and its inputs: the batch, then the optimiser's numbers."""
+        batch = _Batch(x, y)
+        program = self._program(batch)
+        self._check(batch, program.graph)
+        scalars = self.optimizer.scalars(self.steps, self.lr, self._momentum)
+        numbers = [np.array(scalars[name], np.float32) for name in program.scalars]
+        return program, [*batch.inputs, batch.target, *numbers]
 
     def _program(self, batch: _Batch) -> _Program:
         trained = tuple(param.trainable for param in self.net.parameters())
