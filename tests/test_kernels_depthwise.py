@@ -6,7 +6,8 @@ from striate.arith.layout import DepthwiseWeights
 from striate.engine.layout import conv_shape, weight_layout
 from striate.engine.layouts_numpy import from_memory, to_memory
 from striate.engine.lower.context import Lowering
-from striate.engine.lower.conv import lower_conv, lower_weight_gradient
+from striate.engine.lower.conv import lower_conv
+from striate.engine.lower.weight_gradient import lower_weight_gradient
 from striate.graph import Trace
 from striate.graph.ops.conv import Conv2d, ConvInputGrad, ConvWeightGrad
 from striate.graph.ops.fused import FusedConv

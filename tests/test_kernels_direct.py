@@ -9,7 +9,8 @@ from striate.arith.layout import PackedWeights
 from striate.engine.layout import conv_shape, weight_layout
 from striate.engine.layouts_numpy import pack_numpy
 from striate.engine.lower.context import Lowering
-from striate.engine.lower.conv import SCRATCH_FILL, lower_conv
+from striate.engine.lower.context import SCRATCH_FILL
+from striate.engine.lower.conv import lower_conv
 from striate.engine.program import SCRATCH, Step
 from striate.graph import Trace
 from striate.graph.ops.conv import Conv2d, ConvInputGrad

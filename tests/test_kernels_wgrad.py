@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from striate.arith.conv import ConvShape
 from striate.engine.lower.context import Lowering
-from striate.engine.lower.conv import MOST_CHUNKS, SCRATCH_FILL, lower_weight_gradient
+from striate.engine.lower.context import SCRATCH_FILL
+from striate.engine.lower.weight_gradient import MOST_CHUNKS, lower_weight_gradient
 from striate.engine.program import SCRATCH, Step
 from striate.graph import Trace
 from striate.graph.ops.conv import ConvWeightGrad

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from striate.engine.layout import Reorder
 from striate.engine.lower.context import Rule
-from striate.engine.lower.conv import lower_conv, lower_weight_gradient
+from striate.engine.lower.conv import lower_conv
 from striate.engine.lower.eltwise import lower_broadcast, lower_map, lower_reduce, lower_stats
 from striate.engine.lower.images import lower_axis_map, lower_max_pool
 from striate.engine.lower.move import (
@@ -14,6 +14,7 @@ from striate.engine.lower.move import (
     lower_reorder,
     lower_take,
 )
+from striate.engine.lower.weight_gradient import lower_weight_gradient
 from striate.graph.ops.axismap import AxisMap
 from striate.graph.ops.conv import Conv2d, ConvInputGrad, ConvWeightGrad
 from striate.graph.ops.eltwise import Fused, Map

@@ -13,6 +13,10 @@ from striate.engine.program import SCRATCH, Buffer, Step, elements_of
 from striate.graph.value import Node, TensorType, Value
 from striate.kernels.spec import KernelSpec
 
+# Kernels may read nothing past a row, but vectors are stored whole into scratch rows.
+SCRATCH_FILL = 64
+GOOD_BALANCE = 0.9
+
 
 class Lowering:
     """Buffers and steps of a program under construction."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from striate.arith.conv import ConvShape
-from striate.engine.lower.context import Lowering, balanced
+from striate.engine.lower.context import GOOD_BALANCE, Lowering, balanced
 from striate.kernels.depthwise import Depthwise
 from striate.kernels.depthwise_gradient import DepthwiseGradient
 from striate.kernels.epilogue import Epilogue
 from striate.kernels.reorder import Transpose2d
 
-GOOD_BALANCE = 0.9
 MOST_CHUNKS = 8
 ROWS_OF_A_CHUNK = 32
 

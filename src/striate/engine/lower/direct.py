@@ -1,0 +1,114 @@
+"""Direct convolutions: forward, and the input gradient phase by phase."""
+
+from __future__ import annotations
+
+from striate.arith.conv import ConvShape
+from striate.engine.lower.context import GOOD_BALANCE, SCRATCH_FILL, Lowering, balanced
+from striate.kernels.direct import DirectConv
+from striate.kernels.epilogue import Epilogue
+
+
+def forward(low: Lowering, slots: list[int], shape: ConvShape, epilogue: Epilogue) -> None:
+    """The forward pass."""
+    co, ci = shape.co // shape.groups, shape.ci // shape.groups
+    spec = DirectConv(
+        ci, co, shape.groups, (shape.kh, shape.kw), shape.stride, shape.dilation, (1, 1), epilogue
+    )
+    out = (shape.out_h, shape.out_w)
+    _direct(
+        low,
+        slots,
+        spec,
+        shape.n,
+        (shape.h, shape.w),
+        out,
+        (shape.padding[0][0], shape.padding[1][0]),
+        out,
+        (0, 0),
+        0,
+    )
+
+
+def input_gradient(low: Lowering, slots: list[int], shape: ConvShape, epilogue: Epilogue) -> None:
+    """One direct convolution for each phase: the rows and columns that share their taps."""
+    co, ci = shape.co // shape.groups, shape.ci // shape.groups
+    block = low.machine.block(ci)
+    offset = 0
+    for phase in shape.phases():
+        taps = (phase.kh_taps, phase.kw_taps)
+        spec = DirectConv(
+            co,
+            ci,
+            shape.groups,
+            taps if all(taps) else (0, 0),
+            (1, 1),
+            phase.dilation,
+            phase.out_stride,
+            epilogue,
+        )
+        if all(phase.out_size):
+            _direct(
+                low,
+                slots,
+                spec,
+                shape.n,
+                (shape.out_h, shape.out_w),
+                phase.out_size,
+                phase.padding_begin,
+                (shape.h, shape.w),
+                phase.out_offset,
+                offset,
+            )
+        offset += shape.groups * -(-ci // block) * block * len(phase.taps) * co
+
+
+def _direct(
+    low: Lowering,
+    slots: list[int],
+    spec: DirectConv,
+    n: int,
+    image: tuple[int, int],
+    rows: tuple[int, int],
+    padding: tuple[int, int],
+    whole: tuple[int, int],
+    offset: tuple[int, int],
+    weights: int,
+) -> None:
+    """`image`: size of the input; `rows`: size of what is computed; `whole`: of the output."""
+    width = (rows[1] - 1) * spec.stride[1] + (spec.kernel[1] - 1) * spec.dilation[1] + 1
+
+    def scratch_of(block: int) -> int:
+        height = (block - 1) * spec.stride[0] + (spec.kernel[0] - 1) * spec.dilation[0] + 1
+        return max(0, height) * max(0, width) * spec.ci + SCRATCH_FILL
+
+    blocks = -(-spec.co // low.machine.block(spec.co))
+    row_block, chunks = choose_rows(
+        n * spec.groups,
+        rows[0],
+        blocks,
+        low.threads,
+        lambda block: scratch_of(block) * 4 <= low.machine.l2_bytes // 4,
+    )
+    scratch = scratch_of(row_block)
+    sizes = (n, *image, *rows, *padding, *whole, *offset, row_block, chunks, weights, scratch)
+    kernel = "×".join(map(str, spec.kernel))
+    label = f"conv {kernel} {spec.ci}→{spec.co}" + (f" groups={spec.groups}" * (spec.groups > 1))
+    low.step(spec, slots, sizes, writes=[slots[2]], label=label, scratch=scratch)
+
+
+def choose_rows(images: int, rows: int, blocks: int, threads: int, fits: object) -> tuple[int, int]:
+    """(output rows of a unit, chunks of output blocks): as many rows as fit, work for everyone."""
+    assert callable(fits)
+    most = next((r for r in range(rows, 0, -1) if fits(r)), 1)
+    best, best_score = (most, 1), -1.0
+    for chunks in (c for c in (1, 2, 4, 8, 16, 32) if c <= blocks):
+        for split in range(-(-rows // most), -(-rows // most) + 2 * threads):
+            row_block = -(-rows // split)
+            score = balanced(images * -(-rows // row_block) * chunks, threads)
+            if score >= GOOD_BALANCE:
+                return row_block, chunks
+            if score > best_score:
+                best, best_score = (row_block, chunks), score
+            if row_block == 1:
+                break
+    return best

@@ -1,0 +1,38 @@
+"""Matrix products: 1×1 convolutions and dense layers."""
+
+from __future__ import annotations
+
+from striate.engine.lower.context import GOOD_BALANCE, SCRATCH_FILL, Lowering, balanced
+from striate.kernels.epilogue import Epilogue
+from striate.kernels.gemm import Gemm
+
+
+def matrix_product(
+    low: Lowering, slots: list[int], m: int, ci: int, co: int, epilogue: Epilogue
+) -> None:
+    """m rows of ci inputs times ci × co weights."""
+    spec = Gemm(ci, co, epilogue)
+    panel, chunks = choose_panel(m, -(-co // low.machine.block(co)), low.machine.rows, low.threads)
+    scratch = panel * spec.pitch + SCRATCH_FILL if spec.packed else 0
+    low.step(
+        spec,
+        slots,
+        (m, panel, chunks, 0, scratch),
+        writes=[slots[2]],
+        label=f"gemm {ci}→{co}",
+        scratch=scratch,
+    )
+
+
+def choose_panel(m: int, blocks: int, rows: int, threads: int) -> tuple[int, int]:
+    """(rows of a panel, chunks of output blocks): large panels, but work for every thread."""
+    best, best_score = (rows, 1), -1.0
+    for tiles in (4, 2, 1):
+        panels = max(1, -(-m // (tiles * rows)))
+        for chunks in (c for c in (1, 2, 4, 8, 16, 32) if c <= blocks):
+            score = balanced(panels * chunks, threads)
+            if score > best_score:
+                best, best_score = (max(1, -(-m // panels)), chunks), score
+            if score >= GOOD_BALANCE:
+                return best
+    return best
