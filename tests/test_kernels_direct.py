@@ -8,8 +8,7 @@ from striate.arith.expr import Expr
 from striate.arith.layout import PackedWeights
 from striate.engine.layout import conv_shape, weight_layout
 from striate.engine.layouts_numpy import pack_numpy
-from striate.engine.lower.context import Lowering
-from striate.engine.lower.context import SCRATCH_FILL
+from striate.engine.lower.context import SCRATCH_FILL, Lowering
 from striate.engine.lower.conv import lower_conv
 from striate.engine.program import SCRATCH, Step
 from striate.graph import Trace

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from striate.arith.expr import Expr
 from striate.arith.layout import PackedWeights
 from striate.engine.layouts_numpy import pack_numpy
-from striate.engine.lower.context import Lowering
-from striate.engine.lower.conv import SCRATCH_FILL, choose_panel, is_matrix_product, lower_conv
+from striate.engine.lower.context import SCRATCH_FILL, Lowering
+from striate.engine.lower.conv import is_matrix_product, lower_conv
+from striate.engine.lower.gemm import choose_panel
 from striate.engine.program import SCRATCH, Step
 from striate.graph import Trace
 from striate.graph.ops.conv import Conv2d, ConvInputGrad

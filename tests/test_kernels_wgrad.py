@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from striate.arith.conv import ConvShape
-from striate.engine.lower.context import Lowering
-from striate.engine.lower.context import SCRATCH_FILL
+from striate.engine.lower.context import SCRATCH_FILL, Lowering
 from striate.engine.lower.weight_gradient import MOST_CHUNKS, lower_weight_gradient
 from striate.engine.program import SCRATCH, Step
 from striate.graph import Trace

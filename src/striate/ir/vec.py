@@ -109,6 +109,13 @@ def fma(k: Kernel, a: Any, b: Any, c: Any) -> Any:
     return k.b.call(k.unit.declare(name, a.type, [a.type] * 3), [a, b, c])
 
 
+def prefetch(k: Kernel, p: Ptr, *, write: bool = False) -> None:
+    """Have the cache line of an address fetched; nothing happens where there is no memory."""
+    function = k.unit.declare("llvm.prefetch.p0", ir.VoidType(), [PTR, I32, I32, I32])
+    kind, nearest, data = I32(int(write)), I32(3), I32(1)
+    k.b.call(function, [p.v, kind, nearest, data])
+
+
 def transpose(k: Kernel, rows: Sequence[Any]) -> list[Any]:
     """L vectors of L lanes, transposed in log2 L rounds of shuffles.
 
@@ -161,6 +168,7 @@ __all__ = [
     "load_masked",
     "load_scalar",
     "mask",
+    "prefetch",
     "reduce_lanes",
     "splat",
     "store",

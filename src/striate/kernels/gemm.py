@@ -62,6 +62,9 @@ class _Build:
         self.most = k.machine.rows
         self.whole, self.rest = divmod(spec.co, self.block)
         self.blocks = self.whole + (self.rest > 0)
+        # Weights that half of L2 holds are read again for each tile of rows, so that results
+        # leave in the order of memory; larger ones are read once for a panel.
+        self.rows_first = 4 * spec.ci * spec.co <= k.machine.l2_bytes // 2
 
     def build(self) -> None:
         k, spec = self.k, self.spec
@@ -84,19 +87,22 @@ class _Build:
             end = k.int(self.blocks) * (chunk + 1) // s["chunks"]
             tiles = count.ceil_div(self.most)
             length, longer = count // tiles, count % tiles
-            with k.loop(begin, end) as ob, k.loop(0, tiles) as t:
+
+            def tile(ob: Int, t: Int) -> None:
                 j = t * length + t.min(longer)
                 rows = k.select(t < longer, length + 1, length)
-                wb = w.at(ob * (spec.ci * self.block))
                 channel = ob * self.block
-                args = (
-                    k.function.args[0],
-                    xp.at(j * spec.pitch),
-                    wb,
-                    (first + j) * spec.co + channel,
-                    channel,
-                )
+                place = (first + j) * spec.co + channel
+                wb = w.at(ob * (spec.ci * self.block))
+                args = (k.function.args[0], xp.at(j * spec.pitch), wb, place, channel)
                 self._tile(bodies, ob, rows, args)
+
+            if self.rows_first:
+                with k.loop(0, tiles) as t, k.loop(begin, end) as ob:
+                    tile(ob, t)
+            else:
+                with k.loop(begin, end) as ob, k.loop(0, tiles) as t:
+                    tile(ob, t)
         k.finish()
 
     def _tile(

@@ -14,6 +14,8 @@ from typing import Any
 from striate.ir import vec
 from striate.ir.kernel import Int, Kernel, Ptr
 
+LINE = 16  # elements of a cache line
+
 
 def zeros(k: Kernel, rows: int, cols: int) -> list[Any]:
     """Accumulators of a tile, row by row."""
@@ -31,14 +33,20 @@ def multiply_run(
     length: int,
     row_stride: int,
     block: int,
+    ahead: tuple[Ptr, ...] = (),
 ) -> list[Any]:
     """Accumulate one contiguous run of `length` inputs into the tile.
+
+    Meanwhile each pointer of `ahead` fetches a cache line of memory a round, from the address
+    where it stands: what the next run will read, so that memory works while this one computes.
 
     One input channel a round: with more, LLVM's scheduler lifts the weight loads of the next
     channel above the FMAs of this one, and accumulators are spilled.
     """
 
     def body(i: Int, accs: list[Any]) -> list[Any]:
+        for p in ahead:
+            vec.prefetch(k, p.at(i * LINE))
         return multiply_step(k, x.at(i), w.at(i * block), accs, rows, cols, row_stride)
 
     if length == 1:

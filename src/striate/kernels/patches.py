@@ -6,7 +6,7 @@ FLOPs an element of a patch; a patch overlaps its neighbours by two rows and col
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from striate.arith.cook_toom import transforms
 from striate.ir import vec
@@ -14,7 +14,10 @@ from striate.ir.kernel import I64, PTR, Int, Kernel, Ptr
 from striate.kernels.border import Border
 from striate.kernels.gemm import ALIASING_BYTES
 from striate.kernels.linear import combine
+from striate.kernels.micro import LINE
 from striate.kernels.span import load
+
+Number = TypeVar("Number", int, Int)
 
 OVERLAP = 2  # a patch has as many rows more than its tile of outputs: kernel size − 1
 X = 0
@@ -29,6 +32,15 @@ def pitch_of(ci: int, lanes: int) -> int:
     """Elements from one tile to the next in V: whole vectors, not a multiple of 2 KiB."""
     whole = -(-ci // lanes) * lanes
     return whole + lanes if whole * 4 % ALIASING_BYTES == 0 else whole
+
+
+def step_of(tiles: Number, pitch: int) -> Number:
+    """Elements from one point to the next of V, Z or M: room for `tiles`, an odd number of lines.
+
+    A transform touches all points of a tile at once. With a power of two between them they would
+    fall into a few sets of the L1 cache.
+    """
+    return ((tiles * pitch + (LINE - 1)) // (2 * LINE) * 2 + 1) * LINE
 
 
 class Grid:

@@ -24,8 +24,8 @@ from striate.ir import vec
 from striate.ir.kernel import I64, PTR, Int, Kernel, Ptr, Unit
 from striate.kernels.epilogue import Epilogue, apply_epilogue
 from striate.kernels.linear import combine
-from striate.kernels.micro import dispatch, multiply_run, zeros
-from striate.kernels.patches import OVERLAP, Grid, Patches, pitch_of, points
+from striate.kernels.micro import LINE, dispatch, multiply_run, zeros
+from striate.kernels.patches import OVERLAP, Grid, Patches, pitch_of, points, step_of
 from striate.kernels.spec import symbol
 
 SIZES = ("n", "in_h", "in_w", "rows", "cols", "pad_top", "pad_left", "block", "chunks", "scratch")
@@ -34,8 +34,8 @@ X, U, Y, SCRATCH, OPERANDS = 0, 1, 2, 3, 4
 
 def scratch_elements(ci: int, co: int, tile: int, block: int, machine: Machine) -> int:
     """Scratch of one part: V, M and a bordered patch."""
-    tiles = block * (pitch_of(ci, machine.lanes) + machine.block(co))
-    return points(tile) * (tiles + ci) + 2 * machine.lanes
+    v, m = step_of(block, pitch_of(ci, machine.lanes)), step_of(block, machine.block(co))
+    return points(tile) * (v + m + ci) + 2 * machine.lanes
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ class _Build:
     def _unit(self, first: Int, count: Int, chunk: Int) -> None:
         k, s = self.k, self.s
         v = k.buffer(SCRATCH).at(k.part * s["scratch"])
-        m = v.at(s["block"] * (self.points * self.pitch))
-        patch = m.at(s["block"] * (self.points * self.width))
-        v_step, m_step = s["block"] * self.pitch, s["block"] * self.width
+        v_step, m_step = step_of(s["block"], self.pitch), step_of(s["block"], self.width)
+        m = v.at(v_step * self.points)
+        patch = m.at(m_step * self.points)
         with k.loop(0, count) as t:
             n, row, col = self.grid.place(first + t)
             self.patches.transform(n, row, col, v.at(t * self.pitch), patch, v_step)
@@ -106,17 +106,30 @@ class _Build:
         with k.loop(0, self.points) as p, k.loop(0, tiles) as t:
             j = t * length + t.min(longer)
             rows = k.select(t < longer, length + 1, length)
+            up = u.at(p * (self.blocks * ci * self.width))
             args = (
                 v.at(p * v_step).at(j * self.pitch),
-                u.at(p * (self.blocks * ci * self.width)),
+                up,
                 m.at(p * m_step).at(j * self.width),
+                *self._ahead(up, t, tiles),
             )
             dispatch(k, rows, k.machine.rows, lambda r, a=args: k.call(self.bodies[r - 1], *a))
 
+    def _ahead(self, u: Ptr, t: Int, tiles: Int) -> tuple[Ptr, Ptr]:
+        """Where the weights of the next point are fetched from in pass t of `tiles` over these.
+
+        Each round of a pass fetches one line, or two where there is one pass only: so half of the
+        weights a pass.
+        """
+        k, half = self.k, self.spec.ci * LINE
+        following = u.at(self.blocks * self.spec.ci * self.width)
+        mine = following.at(t.min(1) * half)
+        return mine, k.select(tiles > 1, mine, following.at(half))
+
     def _body(self, rows: int) -> Any:
-        """product(v, u, m) for `rows` tiles."""
-        k = self.k.unit.function(f"product{rows}", [PTR, PTR, PTR])
-        v, u, m = (Ptr(k, a) for a in k.function.args)
+        """product(v, u, m, ahead, ahead) for `rows` tiles."""
+        k = self.k.unit.function(f"product{rows}", [PTR] * 5)
+        v, u, m, *ahead = (Ptr(k, a) for a in k.function.args)
         cols = self.width // k.lanes
         accs = multiply_run(
             k,
@@ -128,6 +141,7 @@ class _Build:
             length=self.spec.ci,
             row_stride=self.pitch,
             block=self.width,
+            ahead=tuple(ahead),
         )
         for i, acc in enumerate(accs):
             vec.store(k, acc, m.at(i * k.lanes))

@@ -22,7 +22,7 @@ from striate.arith.machine import Machine
 from striate.ir import vec
 from striate.ir.kernel import I1, I64, PTR, Int, Kernel, Ptr, Unit
 from striate.kernels.linear import combine
-from striate.kernels.patches import OVERLAP, Grid, Patches, pitch_of, points
+from striate.kernels.patches import OVERLAP, Grid, Patches, pitch_of, points, step_of
 from striate.kernels.span import load, store
 from striate.kernels.spec import symbol
 
@@ -47,8 +47,8 @@ X, DY, SUMS, SCRATCH = 0, 1, 2, 3
 
 def scratch_elements(ci: int, co: int, block: int, machine: Machine) -> int:
     """Scratch of one part: V, Z and a bordered patch."""
-    tile = pitch_of(ci, machine.lanes) + machine.block(co)
-    return POINTS * block * tile + POINTS * ci + 2 * machine.lanes
+    v, z = step_of(block, pitch_of(ci, machine.lanes)), step_of(block, machine.block(co))
+    return POINTS * (v + z + ci) + 2 * machine.lanes
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,9 @@ class _Build:
         first = block * s["block"]
         count = (self.grid.tiles - first).min(s["block"])
         v = k.buffer(SCRATCH).at(k.part * s["scratch"])
-        z = v.at(s["block"] * (POINTS * self.pitch))
-        patch = z.at(s["block"] * (POINTS * self.width))
-        v_step, z_step = s["block"] * self.pitch, s["block"] * self.width
+        v_step, z_step = step_of(s["block"], self.pitch), step_of(s["block"], self.width)
+        z = v.at(v_step * POINTS)
+        patch = z.at(z_step * POINTS)
         with k.loop(0, count) as t:
             n, row, col = self.grid.place(first + t)
             self.patches.transform(n, row, col, v.at(t * self.pitch), patch, v_step)

@@ -46,21 +46,22 @@ def choose_tiles(
     """(tiles of a block, chunks of output blocks): those that cost the busiest thread least.
 
     A block costs its products and transforms, and, where L3 does not hold the weights, fetching
-    them; each chunk of output blocks transforms the patches again. Blocks whose V and M fit half
-    of L2 come first: larger ones must gain a twentieth.
+    them, of which the products hide about half. Each chunk of output blocks transforms the
+    patches again. V and M that L2 does not hold cost a tenth for each size of L2 beyond.
     """
     rows, blocks, p = machine.rows, -(-co // machine.block(co)), points(tile)
     weights = 4 * p * ci * co
     fetched = FMAS_A_BYTE * weights if weights > L3_OF_L2 * machine.l2_bytes else 0
 
     def cost(block: int, chunks: int) -> float:
-        whole = max(1, -(-tiles // block))
-        even = -(-tiles // whole)
-        work = p * even * (ci * co / chunks + TRANSFORM * (ci + co / chunks))
-        large = 4 * winograd_scratch(ci, co, tile, block, machine) > machine.l2_bytes // 2
-        time = -(-whole * chunks // threads) * (work + fetched / chunks)
-        return time * (1.05 if large and block > rows else 1.0)
+        units = max(1, -(-tiles // block)) * chunks
+        work = p * block * (ci * co / chunks + TRANSFORM * (ci + co / chunks))
+        beyond = 4 * winograd_scratch(ci, co, tile, block, machine) / machine.l2_bytes - 1
+        time = -(-units // threads) * (work + fetched / chunks / 2)
+        return time * (1 + max(0, beyond) / 10)
 
-    counts = range(min(MOST_ROWS_OF_TILES, -(-max(1, tiles) // rows)), 0, -1)
-    ways = [(rows * t, chunks) for chunks in (1, 2, 4, 8, 16) if chunks <= blocks for t in counts]
+    most = min(MOST_ROWS_OF_TILES, -(-max(1, tiles) // rows))
+    counts = {-(-tiles // max(1, -(-tiles // (rows * t)))) for t in range(1, most + 1)}
+    sizes = sorted(counts, reverse=True) if tiles else [rows]
+    ways = [(block, chunks) for chunks in (1, 2, 4, 8, 16) if chunks <= blocks for block in sizes]
     return min(ways, key=lambda way: cost(*way))
