@@ -13,12 +13,14 @@ from striate.engine import (
     cache_info,
     constants,
     get_num_threads,
+    run,
     set_num_threads,
 )
 from striate.graph import Trace, gradients
 from striate.graph.ops.conv import Conv2d
 from striate.graph.ops.eltwise import m
 from striate.graph.value import Param
+from striate.jit import pool as jit_pool
 from striate.nn.tracing import symbolic_call
 from tests.small_nets import inference, param, picture, small_net, training
 
@@ -84,7 +86,7 @@ def test_any_number_of_threads_gives_the_same_bits(threads, channels):
     x, labels = picture(9, 3, 21, 18), np.arange(9) % 5
     state = net.state_dict()
     results = []
-    for n in (1, 2, 3, 7):
+    for n in (1, 2, 3, 5, 7):
         threads(n)
         net.load_state_dict(state)
         outputs = build(training(net, x.shape), training=True)(x, labels)
@@ -104,6 +106,48 @@ def test_a_program_runs_with_other_threads_than_it_was_planned_for(threads):
         threads(n)
         results.append(b"".join(a.tobytes() for a in program(x, labels)))
     assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize("channels", [12, 40])
+def test_any_number_of_parts_gives_the_same_bits(threads, monkeypatch, channels):
+    net = small_net(channels)
+    x, labels = picture(9, 3, 21, 18), np.arange(9) % 5
+    state = net.state_dict()
+    results = set()
+    for n, parts, bytes_ in [(1, 1, 1), (2, 1, 1), (2, 4, 64), (3, 5, 1), (5, 40, 1), (5, 3, 4096)]:
+        monkeypatch.setattr(run, "PART_BYTES", bytes_)
+        monkeypatch.setattr(jit_pool, "PARTS_A_THREAD", parts)
+        threads(n)
+        net.load_state_dict(state)
+        outputs = build(training(net, x.shape), training=True)(x, labels)
+        outputs = (*outputs, *build(inference(net, x.shape))(x))
+        results.add(b"".join(a.tobytes() for a in outputs))
+    assert len(results) == 1
+
+
+def test_large_steps_have_many_parts_and_small_ones_one():
+    def worth(channels, size):
+        graph = inference(nn.Conv2d(channels, channels, 3, padding=1), (1, channels, size, size))
+        program = build(graph).program
+        parts = run.parts_worth(program, program.tasks)
+        return dict(zip([step.label for step in program.steps], parts, strict=True))
+
+    small, large = worth(3, 8), worth(64, 56)
+    assert set(small.values()) == {1}
+    # 64 · 64 · 9 · 56 · 56 products, four of them like a byte, and what is read and written.
+    (convolution,) = [parts for label, parts in large.items() if "64→64" in label]
+    assert convolution >= 64 * 64 * 9 * 56 * 56 // 4 // run.PART_BYTES
+    moving = [parts for label, parts in large.items() if "64→64" not in label]
+    assert all(1 < parts <= 4 * 2 * 64 * 56 * 56 // run.PART_BYTES + 1 for parts in moving)
+
+
+def test_a_program_of_small_steps_wakes_nobody(threads):
+    threads(3)
+    net = nn.Conv2d(3, 4, 3)
+    build(inference(net, (1, 3, 8, 8)))(picture(1, 3, 8, 8))
+    assert jit_pool.pool()._workers == []
+    build(inference(net, (1, 3, 200, 200)))(picture(1, 3, 200, 200))
+    assert len(jit_pool.pool()._workers) == 2
 
 
 @pytest.mark.parametrize("channels", [12, 40])

@@ -4,15 +4,16 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from striate.errors import ArgumentError
-from striate.ir.runner import ASLEEP, EPOCH
+from striate.ir.runner import HAND, IDLE, MOST_PARTS
 from striate.jit.pool import Pool
 from striate.jit.target import machine
-from tests.native_steps import Control, Count, Scale, Steps, chain
+from tests.native_steps import Control, Count, Meet, Reverse, Scale, Scratch, Steps, chain
 
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="no futex")
 STRATEGIES = [pytest.param(True, id="futex", marks=ON_LINUX), pytest.param(False, id="portable")]
@@ -39,8 +40,19 @@ def make_pool():
         pool.close()
 
 
-def word(pool, offset):
-    return ctypes.c_int32.from_address(pool._state + offset).value
+def asleep(pool):
+    """How many workers sleep in the kernel."""
+    states = []
+    for worker in pool._workers:
+        stat = Path(f"/proc/self/task/{worker.native_id}/stat").read_text()
+        states.append(stat.rpartition(")")[2].split()[0])
+    return states.count("S")
+
+
+def hand(pool):
+    """The parts that are left, from and to, and the turn."""
+    word = ctypes.c_uint64.from_address(pool._state + HAND).value
+    return word & 0xFFFF, word >> 16 & 0xFFFF, word >> 32
 
 
 def wait_until(condition, seconds=300):
@@ -67,11 +79,113 @@ def test_thousands_of_short_runs(make_pool, futex, threads, runs):
     """Every part runs every step exactly once, also when the next run comes at once."""
     pool = make_pool(threads, futex=futex)
     count = np.zeros(16 * threads, np.int32)
-    steps = Steps((Count(), (count,), ()))
+    steps = Steps((Count(), (count,), ()), parts=threads)
     for _ in range(runs):
         steps.run(pool)
     assert count[::16].tolist() == [runs] * threads
     assert set(count[1::16]) == {threads}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+def test_many_small_steps_of_any_parts(make_pool, futex, threads):
+    """Whatever a step is worth, every part runs once, after all of the step before."""
+    pool, rng = make_pool(threads, futex=futex), np.random.default_rng(threads)
+    for length, runs in [(400, 20), (3, 200), (1, 200)]:
+        parts = rng.integers(1, 4 * threads + 3, length)
+        parts[rng.random(length) < 0.5] = 1
+        x, y = np.arange(30, dtype=np.float32), np.zeros(30, np.float32)
+        pairs = [((x, y), (y, x))[i % 2] for i in range(length)]
+        steps = Steps(*((Reverse(), pair, (30,)) for pair in pairs), parts=parts)
+        for i in range(1, runs + 1):
+            x[:] = np.arange(30)
+            steps.run(pool)
+            want = np.arange(30) if length % 2 == 0 else np.arange(30)[::-1]
+            np.testing.assert_array_equal(x if length % 2 == 0 else y, want + length)
+            assert hand(pool)[:2] == (IDLE & 0xFFFF, IDLE >> 16), i
+
+
+@pytest.mark.parametrize(("threads", "most"), [(2, 8), (3, 12)])
+def test_a_step_has_the_parts_that_it_is_worth_but_no_more_than_a_few_a_thread(
+    make_pool, futex, threads, most
+):
+    pool = make_pool(threads, futex=futex)
+    assert ctypes.c_int32.from_address(pool._state + MOST_PARTS).value == most
+    for worth in (1, 2, most - 1, most, most + 1, 2**40):
+        count = np.zeros(16 * (most + 2), np.int32)
+        Steps((Count(), (count,), ()), parts=worth).run(pool)
+        parts = min(worth, most)
+        assert count[::16].tolist() == [1] * parts + [0] * (most + 2 - parts)
+        assert set(count[1 : 16 * parts : 16]) == {parts}
+
+
+def test_a_step_of_one_part_is_handed_to_nobody(make_pool, futex):
+    pool = make_pool(3, futex=futex)
+    turn = hand(pool)[2]
+    steps, x = chain(100, parts=1)
+    for i in range(1, 4):
+        steps.run(pool)
+        assert hand(pool)[2] == turn + 2 * i  # the program begins and ends
+    np.testing.assert_array_equal(x, np.arange(1000) + 300)
+    steps, x = chain(6, parts=[2, 1, 1, 5, 1, 1])
+    steps.run(pool)
+    assert hand(pool)[2] == turn + 6 + 4
+    np.testing.assert_array_equal(x, np.arange(1000) + 6)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+def test_scratch_memory_belongs_to_the_worker(make_pool, futex, threads):
+    """Twenty parts share the scratch memory of a few threads."""
+    pool = make_pool(threads, futex=futex)
+    y, scratch = np.zeros(500, np.float32), np.zeros(64 * (threads + 1), np.float32)
+    scratch[64 * threads :] = 7
+    steps = Steps((Scratch(), (y, scratch), (500,)))
+    for _ in range(50):
+        y[:] = -1
+        steps.run(pool)
+        np.testing.assert_array_equal(y, np.arange(500) * (63 * 32))
+    assert set(scratch[64 * threads :]) == {7}
+
+
+def test_a_thread_that_does_not_come_is_not_waited_for(make_pool, futex, monkeypatch):
+    """The others take its parts, in every step."""
+    pool = make_pool(3, futex=futex)
+    arrived, leave = threading.Event(), threading.Event()
+    work = pool._work
+
+    def late(state, number):
+        if number == 2:
+            arrived.set()
+            leave.wait()
+        work(state, number)
+
+    monkeypatch.setattr(pool, "_work", late)
+    steps, x = chain(100)
+    steps.run(pool)
+    assert arrived.wait(300)
+    np.testing.assert_array_equal(x, np.arange(1000) + 100)
+    for i in range(2, 20):
+        steps.run(pool)
+        np.testing.assert_array_equal(x, np.arange(1000) + 100 * i)
+    leave.set()
+
+
+def test_an_interrupt_comes_after_the_program(make_pool, futex, monkeypatch):
+    pool = make_pool(3, futex=futex)
+    begin = pool._begin
+
+    def interrupted(*arguments):
+        begin(*arguments)
+        raise KeyboardInterrupt
+
+    steps, x = chain(200)
+    monkeypatch.setattr(pool, "_begin", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        steps.run(pool)
+    np.testing.assert_array_equal(x, np.arange(1000) + 200)
+    monkeypatch.undo()
+    for i in range(2, 50):
+        steps.run(pool)
+        np.testing.assert_array_equal(x, np.arange(1000) + 200 * i)
 
 
 def test_runs_without_steps_wake_nobody(make_pool, futex):
@@ -100,12 +214,13 @@ def test_workers_sleep_between_programs_and_wake(make_pool):
     if sys.platform != "linux":
         pytest.skip("no futex")
     pool = make_pool(3, futex=True)
-    steps, x = chain(2)
-    for i in range(1, 31):
+    who, counter = np.zeros(3, np.int32), np.zeros(1, np.int32)
+    steps = Steps((Meet(), (who, counter), ()), parts=3)
+    for _ in range(30):
+        who[:] = 7
         steps.run(pool)
-        wait_until(lambda: word(pool, ASLEEP) == 2)
-        assert word(pool, EPOCH) == i
-    np.testing.assert_array_equal(x, np.arange(1000) + 60)
+        assert sorted(who) == [0, 1, 2]
+        wait_until(lambda: asleep(pool) == 2)
 
 
 def test_an_idle_pool_uses_no_processor(make_pool, futex):
@@ -114,8 +229,8 @@ def test_an_idle_pool_uses_no_processor(make_pool, futex):
     steps.run(pool)
     time.sleep(0.02)
     before = time.process_time()
-    time.sleep(0.5)
-    assert time.process_time() - before < 0.1
+    time.sleep(1)
+    assert time.process_time() - before < 0.005
 
 
 # -- life and death --------------------------------------------------------------------------------
@@ -162,7 +277,7 @@ def test_threads_that_cannot_be_started(make_pool, futex, monkeypatch):
 def test_a_second_caller_runs_alone(make_pool, futex):
     pool = make_pool(3, futex=futex)
     count = np.zeros(48, np.int32)
-    steps = Steps((Count(), (count,), ()))
+    steps = Steps((Count(), (count,), ()), parts=3)
     with pool._lock:  # as during the run of another caller
         steps.run(pool)
     assert count[[0, 1, 16]].tolist() == [1, 1, 0]
@@ -234,22 +349,23 @@ def test_parent_and_child_of_a_fork_compute():
 @pytest.mark.parametrize("threads", [1, 3])
 def test_flush_to_zero_inside_and_nowhere_else(make_pool, futex, threads):
     pool = make_pool(threads, futex=futex)
-    inside = np.zeros(16 * threads, np.int32)
+    inside, counter = np.zeros(16 * threads, np.int32), np.zeros(1, np.int32)
     before, after = np.zeros(16, np.int32), np.zeros(16, np.int32)
     read_outside = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, *[ctypes.c_int32] * 2)
-    steps = Steps((Control(put=False), (inside,), ()))
-    outside = [Steps((Control(put=False), (a,), ())) for a in (before, after)]
+    steps = Steps((Control(put=False), (inside, counter), ()), parts=threads)
+    outside = [Steps((Control(put=False), (a, counter), ())) for a in (before, after)]
 
     def directly(table):
-        kernel, buffers, sizes = table.rows[0]
+        kernel, buffers, sizes, _ = table.rows[0]
         read_outside(int(kernel))(int(buffers), int(sizes), 0, 1)
 
     # The caller rounds towards zero: that is kept, too.
     put = np.zeros(16, np.int32)
     put[0] = 0x7F80
-    setting = Steps((Control(put=True), (put,), ()))
+    setting = Steps((Control(put=True), (put, counter), ()))
     directly(setting)
     directly(outside[0])
+    counter[0] = 0
     steps.run(pool)
     directly(outside[1])
     put[0] = 0x1F80
@@ -265,7 +381,7 @@ def test_kernels_flush_denormal_numbers_and_numpy_does_not(make_pool, futex, thr
     pool = make_pool(threads, futex=futex)
     for number, factor in [(1e-40, 2.0**20), (1.5e-38, 0.5), (-1e-40, 3.0), (3.0, 2.0)]:
         x, y = np.full(16 * threads, number, np.float32), np.full(16 * threads, 7, np.float32)
-        Steps((Scale(factor), (x, y), ())).run(pool)
+        Steps((Scale(factor), (x, y), ()), parts=threads).run(pool)
         want = number * factor if number == 3.0 else 0.0
         assert y[::16].tolist() == [want] * threads
         assert np.float32(number) * np.float32(factor) != 0  # as it ought to be

@@ -37,7 +37,7 @@ def test_numbers_of_threads(n):
     set_num_threads(n)
     assert get_num_threads() == n
     count = np.zeros(16 * n, np.int32)
-    Steps((Count(), (count,), ())).run(pools.pool())
+    Steps((Count(), (count,), ()), parts=n).run(pools.pool())
     assert count[::16].tolist() == [1] * n
 
 

@@ -9,7 +9,7 @@ from striate.engine.constants import Constant
 from striate.graph.value import Graph, Node, Param, Value
 from striate.kernels.spec import KernelSpec
 
-SCRATCH = 0  # id of the buffer that every part has a share of, for the time of one step
+SCRATCH = 0  # id of the buffer that every thread has a share of, for the time of one step
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel call. `scratch` is elements for each part; slot SCRATCH stands for them."""
+    """One kernel call. `scratch` is elements for each thread; slot SCRATCH stands for them."""
 
     spec: KernelSpec
     buffers: tuple[int, ...]

@@ -10,22 +10,43 @@ import numpy.typing as npt
 
 from striate.engine import arena, constants
 from striate.engine.constants import Content, content_of
-from striate.engine.program import SCRATCH, Program, Step
+from striate.engine.program import SCRATCH, Program, Step, Task
 from striate.engine.stopwatch import Stopwatch
 from striate.errors import ShapeError
+from striate.ir.runner import STEP_WORDS
 from striate.jit.load import address
 from striate.jit.pool import Pool, pool
 
 Array = npt.NDArray[np.generic]
 DTYPES = {"f32": np.float32, "i32": np.int32}
-# Work below this many bytes touched is not worth waking other threads for.
-SMALL_PROGRAM_BYTES = 64 * 1024
+# What a part should have to do at least, in bytes touched; so many multiply-accumulates take as
+# long as a byte.
+PART_BYTES = 16 * 1024
+MACS_A_BYTE = 4
+
+
+def parts_worth(program: Program, tasks: Sequence[Task]) -> list[int]:
+    """For each step, how many parts its work is worth: bytes touched and multiply-accumulates.
+
+    Those of a convolution count for the steps that read what the whole task reads.
+    """
+    worth = []
+    for task in tasks:
+        macs = task.node.op.macs(*(value.type for value in task.node.inputs))
+        multiplying = [any(b in task.inputs for b in step.reads) for step in task.steps]
+        for step, multiplies in zip(task.steps, multiplying, strict=True):
+            work = 4 * sum(program.buffers[b].elements for b in (*step.reads, *step.writes))
+            if multiplies:
+                work += macs // (MACS_A_BYTE * sum(multiplying))
+            worth.append(max(1, work // PART_BYTES))
+    return worth
 
 
 class Table:
-    """Steps as the native runner reads them: (kernel, buffer table, size table) a step."""
+    """Steps as the native runner reads them: (kernel, buffer table, size table, parts) a step."""
 
-    def __init__(self, steps: Sequence[Step]) -> None:
+    def __init__(self, program: Program, tasks: Sequence[Task]) -> None:
+        steps = [step for task in tasks for step in task.steps]
         self.count = len(steps)
         slots = [b for step in steps for b in step.buffers]
         self.buffers = np.array(slots, np.int64)
@@ -33,12 +54,15 @@ class Table:
         self.sizes = np.array([s for step in steps for s in step.sizes] or [0], np.int64)
         rows, b, s = [], 0, 0
         first_pointer, first_size = self.pointers.ctypes.data, self.sizes.ctypes.data
-        for step in steps:
-            rows.append((address(step.spec), first_pointer + 8 * b, first_size + 8 * s))
+        worth = parts_worth(program, tasks)
+        for step, parts in zip(steps, worth, strict=True):
+            rows.append((address(step.spec), first_pointer + 8 * b, first_size + 8 * s, parts))
             b, s = b + len(step.buffers), s + len(step.sizes)
-        self.rows = np.array(rows, np.int64).reshape(-1, 3)
+        self.rows = np.array(rows, np.int64).reshape(-1, STEP_WORDS)
         self.address = self.rows.ctypes.data
         self.scratch = 4 * max((step.scratch for step in steps), default=0)
+        # A program of small steps only keeps to the caller's thread.
+        self.threads = 1 if max(worth, default=1) == 1 else None
 
 
 class Executable:
@@ -48,8 +72,8 @@ class Executable:
         self.program = program
         buffers = program.buffers
         self._lock = threading.Lock()
-        self._table = Table(program.steps)
-        self._constant_table = Table(program.constant_steps)
+        self._table = Table(program, program.tasks)
+        self._constant_table = Table(program, program.constants)
         for spec in program.prepared:
             address(spec)
         self._memory = np.zeros(len(buffers), np.int64)
@@ -76,8 +100,6 @@ class Executable:
         self._params = tuple(dict.fromkeys(p for c in program.kept.values() for p in c.params))
         self._written = tuple(param for param, _ in program.graph.assigns)
         self._stamp: tuple[int, ...] | None = None
-        touched = sum(b.elements for b in buffers.values() if b.kind != "table") * 4
-        self._threads = 1 if touched < SMALL_PROGRAM_BYTES else None
 
     def __call__(self, *arrays: Array) -> tuple[Array, ...]:
         """Run with these inputs; the results are new arrays of the caller's own."""
@@ -142,7 +164,9 @@ class Executable:
 
         def run(first: int, stop: int) -> None:
             assert kept
-            workers.run(self._table.address + 24 * first, stop - first, self._threads)
+            workers.run(
+                self._table.address + 8 * STEP_WORDS * first, stop - first, self._table.threads
+            )
 
         return list(self.program.steps), run
 
@@ -153,18 +177,18 @@ class Executable:
         """
         inputs = [self._input(i, array) for i, array in enumerate(arrays)]
         outputs = [np.empty(b.shape, DTYPES[b.dtype]) for b in self._outputs]
-        workers, table = pool(), Table(self.program.steps)
+        workers, table = pool(), Table(self.program, self.program.tasks)
         block = arena.Block(self._needs(workers))
         with self._lock:
             self._point(inputs, outputs)
             self._settle(block, workers)
             np.take(self._memory, table.buffers, out=table.pointers[: len(table.buffers)])
         kept = (self, table, inputs, outputs, block)
-        return Stopwatch(table.rows, workers, self._threads, kept)
+        return Stopwatch(table.rows, workers, table.threads, kept)
 
     def _walk(self, table: Table, workers: Pool) -> None:
         np.take(self._memory, table.buffers, out=table.pointers[: len(table.buffers)])
-        workers.run(table.address, table.count, self._threads)
+        workers.run(table.address, table.count, table.threads)
 
     def _refresh_constants(self, workers: Pool) -> None:
         """Compute anew what depends on parameters that have changed since."""

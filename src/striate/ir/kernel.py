@@ -17,6 +17,8 @@ from striate.ir.types import F32, I1, I8, I32, I64, PTR, VOID
 
 IntLike = Union["Int", int]
 Whole = int  # inside Kernel, `int` is the method
+# The argument `part` carries two numbers: the part below, the worker who runs it above.
+WORKER_SHIFT = 16
 
 
 class Int:
@@ -275,7 +277,14 @@ class Kernel:
     @property
     def part(self) -> Int:
         """Number of this part of the work, from 0."""
-        return Int(self, self.b.sext(self.function.args[2], I64))
+        low = ir.Constant(I32, (1 << WORKER_SHIFT) - 1)
+        return Int(self, self.b.zext(self.b.and_(self.function.args[2], low), I64))
+
+    @property
+    def worker(self) -> Int:
+        """Number of the thread that runs this part, from 0: it has scratch memory of its own."""
+        above = self.b.lshr(self.function.args[2], ir.Constant(I32, WORKER_SHIFT))
+        return Int(self, self.b.zext(above, I64))
 
     @property
     def parts(self) -> Int:

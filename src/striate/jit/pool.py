@@ -3,7 +3,7 @@
 Workers are Python threads inside a native loop: they never come back to Python while they work,
 spin for some 50 µs after a program, then sleep in the kernel (futex). Where there is no futex the
 workers wait on a Python semaphore between programs, which costs some microseconds more a program
-and nothing within one.
+and nothing within one. Who takes which part of a step: see `striate.ir.runner`.
 
 One pool for the whole process. A second caller, or a call from inside a worker, does not wait: it
 runs its program on its own thread alone, with the same bits.
@@ -20,10 +20,13 @@ import threading
 from collections.abc import Callable
 
 from striate.errors import ArgumentError
-from striate.ir.runner import STATE_BYTES, STOP, Runner
+from striate.ir.runner import HAND, IDLE, LARGEST_PARTS, MOST_PARTS, STATE_BYTES, Runner
 from striate.jit.load import runner
 
 _VOID_P, _I64, _I32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+# A thread that loses its processor holds one part meanwhile: so parts are small, but not too small
+# to be worth taking.
+PARTS_A_THREAD = 4
 
 
 def available_threads() -> int:
@@ -71,17 +74,19 @@ class Pool:
         self.threads = threads
         self.futex = sys.platform == "linux" if futex is None else futex
         addresses = runner(Runner(self.futex))
-        self._run = ctypes.CFUNCTYPE(None, _VOID_P, _VOID_P, _I64, _I32, _I32)(addresses[0])
+        self._run = ctypes.CFUNCTYPE(None, _VOID_P, _I64)(addresses[0])
+        self._begin = ctypes.CFUNCTYPE(None, _VOID_P, _VOID_P, _I64)(addresses[1])
+        self._work = ctypes.CFUNCTYPE(None, _VOID_P, _I32)(addresses[2])
+        if self.futex:
+            self._end = ctypes.CFUNCTYPE(None, _VOID_P)(addresses[3])
         self._memory = ctypes.create_string_buffer(STATE_BYTES + 64)
         start = ctypes.addressof(self._memory)
         self._state = start + -start % 64
+        self._reset()
         self._workers: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._semaphores: list[threading.Semaphore] = []
-        self._job: tuple[int, int] | None = None
-        if self.futex:
-            self._lead = ctypes.CFUNCTYPE(None, _VOID_P, _VOID_P, _I64, _I32)(addresses[1])
-            self._work = ctypes.CFUNCTYPE(None, _VOID_P, _I32)(addresses[2])
+        self._open = False  # workers that wait on a semaphore may go on waiting
 
     def run(self, steps: int, count: int, threads: int | None = None) -> None:
         """Walk `count` steps of the table at address `steps`.
@@ -89,50 +94,51 @@ class Pool:
         `threads=1` keeps to the caller's thread. Otherwise all threads of the pool are used, or
         the caller's alone while another caller has them.
         """
-        if count == 0:  # without a barrier, a worker could still read this job when the next comes
+        if count == 0:
             return
         if self.threads == 1 or threads == 1 or not self._lock.acquire(blocking=False):
-            self._run(None, steps, count, 0, 1)
+            self._run(steps, count)
             return
         try:
             if not self._workers:
                 self._start()
-            if self.futex:
-                self._lead(self._state, steps, count, self.threads)
-                return
-            self._job = (steps, count)
-            for semaphore in self._semaphores:
-                semaphore.release()
-            self._run(self._state, steps, count, 0, self.threads)
+            try:
+                self._begin(self._state, steps, count)
+                for semaphore in self._semaphores:
+                    semaphore.release()
+            finally:  # an interrupt comes after the program, not while others are still in it
+                self._work(self._state, 0)
         finally:
             self._lock.release()
 
     def _start(self) -> None:
         target: Callable[[int], None] = self._native_worker if self.futex else self._python_worker
-        self._semaphores = [threading.Semaphore(0) for _ in range(1, self.threads)]
-        for part in range(1, self.threads):
+        if not self.futex:
+            self._semaphores = [threading.Semaphore(0) for _ in range(1, self.threads)]
+        self._open = True
+        for number in range(1, self.threads):
             worker = threading.Thread(
-                target=target, args=(part,), name=f"striate-{part}", daemon=True
+                target=target, args=(number,), name=f"striate-{number}", daemon=True
             )
             try:
                 worker.start()
             except RuntimeError as error:
                 self._stop()
                 raise ArgumentError(
-                    f"only {part} of {self.threads} threads can be started here ({error}); ask for "
-                    "fewer with set_num_threads or STRIATE_NUM_THREADS"
+                    f"only {number} of {self.threads} threads can be started here ({error}); ask "
+                    "for fewer with set_num_threads or STRIATE_NUM_THREADS"
                 ) from error
             self._workers.append(worker)
 
-    def _native_worker(self, part: int) -> None:
-        self._work(self._state, part)
+    def _native_worker(self, number: int) -> None:
+        self._work(self._state, number)
 
-    def _python_worker(self, part: int) -> None:
+    def _python_worker(self, number: int) -> None:
         while True:
-            self._semaphores[part - 1].acquire()
-            if self._job is None:
+            self._semaphores[number - 1].acquire()
+            if not self._open:
                 return
-            self._run(self._state, *self._job, part, self.threads)
+            self._work(self._state, number)
 
     def close(self) -> None:
         """Let the workers end. The pool can be used again afterwards (they are started anew)."""
@@ -147,16 +153,20 @@ class Pool:
 
     def _stop(self) -> None:
         workers, self._workers = self._workers, []
+        self._open = False
         if self.futex:
-            ctypes.c_int32.from_address(self._state + STOP).value = 1
-            self._lead(self._state, None, 0, 1)
-        else:
-            self._job = None
-            for semaphore in self._semaphores:
-                semaphore.release()
+            self._end(self._state)
+        for semaphore in self._semaphores:
+            semaphore.release()
         for worker in workers:
             worker.join()
+        self._reset()
+
+    def _reset(self) -> None:
         ctypes.memset(self._state, 0, STATE_BYTES)
+        ctypes.c_int64.from_address(self._state + HAND).value = IDLE
+        most = min(self.threads * PARTS_A_THREAD, LARGEST_PARTS)
+        ctypes.c_int32.from_address(self._state + MOST_PARTS).value = most
 
 
 _pool: Pool | None = None

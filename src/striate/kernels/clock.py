@@ -1,7 +1,7 @@
 """The time of day, as a step of a program: what stands between two clocks has taken the difference.
 
-The system's monotonic clock (25 ns a reading); part 0 reads it, the others wait at the barrier
-that follows every step.
+The system's monotonic clock (25 ns a reading). As a step of one part it is read when the step
+before it is done, by the thread that finished that.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class Direct:
     def _input(self, n: Int, group: Int, top: Int, height: Int, width: Int) -> tuple[Ptr, Int]:
         """Address and row pitch of the rows that the unit reads: the image, or a bordered copy."""
         k, spec, s = self.k, self.spec, self.s
-        x, scratch = k.buffer(X), k.buffer(SCRATCH).at(k.part * s["scratch"])
+        x, scratch = k.buffer(X), k.buffer(SCRATCH).at(k.worker * s["scratch"])
         if 0 in spec.kernel:
             return x, k.int(0)
         packed_pitch = width * self.pixel

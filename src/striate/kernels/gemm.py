@@ -73,7 +73,7 @@ class _Build:
         tails = [t for t, there in ((False, self.whole), (True, self.rest)) if there]
         bodies = {t: [self._body(r, t) for r in range(1, self.most + 1)] for t in tails}
         x, w = k.buffer(X), k.buffer(W).at(s["w_offset"])
-        scratch = k.buffer(SCRATCH).at(k.part * s["scratch"])
+        scratch = k.buffer(SCRATCH).at(k.worker * s["scratch"])
         start, stop = k.share(s["m"].ceil_div(s["panel"]) * s["chunks"])
         with k.loop(start, stop) as unit:
             chunk, first = unit % s["chunks"], unit // s["chunks"] * s["panel"]

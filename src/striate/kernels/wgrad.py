@@ -143,7 +143,7 @@ class _Build:
             pitch = size[1] * spec.ci
             return x.at(row * spec.stride[0] * pitch), pitch, size[0] * pitch
         pitch = width * spec.ci
-        scratch = k.buffer(SCRATCH).at(k.part * s["scratch"])
+        scratch = k.buffer(SCRATCH).at(k.worker * s["scratch"])
         with k.loop(0, images) as i:
             self.border.pack(
                 x.at(i * size[0] * size[1] * (spec.ci * spec.groups)),

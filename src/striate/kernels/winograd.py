@@ -82,7 +82,7 @@ class _Build:
 
     def _unit(self, first: Int, count: Int, chunk: Int) -> None:
         k, s = self.k, self.s
-        v = k.buffer(SCRATCH).at(k.part * s["scratch"])
+        v = k.buffer(SCRATCH).at(k.worker * s["scratch"])
         v_step, m_step = step_of(s["block"], self.pitch), step_of(s["block"], self.width)
         m = v.at(v_step * self.points)
         patch = m.at(m_step * self.points)

@@ -96,7 +96,7 @@ class _Build:
         k, s, spec = self.k, self.s, self.spec
         first = block * s["block"]
         count = (self.grid.tiles - first).min(s["block"])
-        v = k.buffer(SCRATCH).at(k.part * s["scratch"])
+        v = k.buffer(SCRATCH).at(k.worker * s["scratch"])
         v_step, z_step = step_of(s["block"], self.pitch), step_of(s["block"], self.width)
         z = v.at(v_step * POINTS)
         patch = z.at(z_step * POINTS)
