@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from striate.engine.fuse import CHEAP_OPERANDS
 from striate.graph.ops.eltwise import Map
 from striate.graph.ops.norm import BatchNorm, ChannelStats
 from striate.graph.ops.shape import Broadcast
@@ -55,7 +56,8 @@ def _mask_before_relu(node: Node, measured: set[Value]) -> tuple[Value, ...]:
 
     With z = x·s + t and x a convolution's result whose statistics are taken, x stays in memory
     anyway and is read by the same passes as the mask; so z is computed again from it and the
-    ReLU's own result need not be read.
+    ReLU's own result need not be read. But not from more operands than fusion computes it again
+    of: it would be stored, beside the ReLU's result.
     """
     if not isinstance(node.op, Map) or node.op.kind != "le":
         return node.outputs()
@@ -63,7 +65,8 @@ def _mask_before_relu(node: Node, measured: set[Value]) -> tuple[Value, ...]:
     if not isinstance(relu.op, Map) or relu.op.kind != "relu":
         return node.outputs()
     (before,) = relu.inputs
-    if _large_operands(before) <= measured:
+    operands = _large_operands(before)
+    if len(operands) <= CHEAP_OPERANDS and operands <= measured:
         return Node(node.op, (before, *node.inputs[1:]), node.types, node.scope).outputs()
     return node.outputs()
 

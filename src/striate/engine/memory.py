@@ -1,29 +1,77 @@
-"""Lifetimes → one arena: each buffer gets bytes that no buffer alive at the same time has."""
+"""Lifetimes → one arena: each buffer gets bytes that no buffer alive at the same time has.
+
+Only an elementwise step may write over what it reads for the last time: its result gets the bytes
+of an operand that dies with it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from striate.engine.program import Buffer, Task
+from striate.engine.program import Buffer, Step
+from striate.kernels.eltwise import Eltwise
 
 ALIGNMENT = 64
 
+Spans = dict[int, tuple[int, int]]
 
-def lifetimes(tasks: Sequence[Task], buffers: dict[int, Buffer]) -> dict[int, tuple[int, int]]:
-    """First and last task that touches each arena buffer."""
-    spans: dict[int, tuple[int, int]] = {}
-    for i, task in enumerate(tasks):
-        for step in task.steps:
-            for buffer in (*step.reads, *step.writes):
-                if buffers[buffer].kind == "arena":
-                    first, _ = spans.get(buffer, (i, i))
-                    spans[buffer] = (first, i)
+
+def lifetimes(steps: Sequence[Step], buffers: dict[int, Buffer]) -> Spans:
+    """First and last step that touches each arena buffer."""
+    spans: Spans = {}
+    for i, step in enumerate(steps):
+        for buffer in (*step.reads, *step.writes):
+            if buffers[buffer].kind == "arena":
+                first, _ = spans.get(buffer, (i, i))
+                spans[buffer] = (first, i)
     return spans
 
 
-def place(
-    spans: dict[int, tuple[int, int]], bytes_of: dict[int, int]
-) -> tuple[dict[int, int], int]:
+def arena(steps: Sequence[Step], buffers: dict[int, Buffer]) -> tuple[dict[int, int], int]:
+    """Offsets in bytes of all arena buffers, and the arena's size."""
+    spans = lifetimes(steps, buffers)
+    bytes_of = {b: 4 * buffers[b].elements for b in spans}
+    whole = shared(steps, spans, bytes_of)
+    joined: Spans = {}
+    for buffer, owner in whole.items():
+        first, last = spans[buffer]
+        start, end = joined.get(owner, (first, last))
+        joined[owner] = (min(start, first), max(end, last))
+    offsets, total = place(joined, bytes_of)
+    return {buffer: offsets[owner] for buffer, owner in whole.items()}, total
+
+
+def shared(steps: Sequence[Step], spans: Spans, bytes_of: dict[int, int]) -> dict[int, int]:
+    """For each arena buffer the one whose bytes it has: its own, or those that it is written over.
+
+    Several elementwise steps in a row may work on the same bytes.
+    """
+    whole = {buffer: buffer for buffer in spans}
+    for i, step in enumerate(steps):
+        free = [b for b in overwritable(step) if b in spans and spans[b][1] == i]
+        for result in step.writes:
+            if result in spans and spans[result][0] == i:
+                same = [b for b in free if bytes_of[b] == bytes_of[result]]
+                if same:
+                    whole[result] = whole[same[0]]
+                    free.remove(same[0])
+    return whole
+
+
+def overwritable(step: Step) -> list[int]:
+    """Buffers of which the step reads each element just before it writes the same one.
+
+    Only an elementwise kernel promises that, and only for operands that vary everywhere: a
+    broadcast operand is read again for later elements.
+    """
+    if not isinstance(step.spec, Eltwise):
+        return []
+    operands = step.buffers[: len(step.spec.operands)]
+    broadcast = {b for b, p in zip(operands, step.spec.operands, strict=True) if "1" in p}
+    return [b for b in dict.fromkeys(operands) if b not in broadcast and b not in step.writes]
+
+
+def place(spans: Spans, bytes_of: dict[int, int]) -> tuple[dict[int, int], int]:
     """Offsets by buffer, and the arena's size.
 
     Greedy by size: the largest buffer first, each at the lowest offset where it fits between

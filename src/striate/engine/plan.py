@@ -1,4 +1,4 @@
-"""The pipeline: graph → expand → fuse → layout → lower → memory → Program."""
+"""The pipeline: graph → expand → recompute → fuse → layout → order → lower → memory → Program."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from striate.engine.layout import Placed, Reorder, place, same_memory
 from striate.engine.lower import RULES
 from striate.engine.lower.context import Lowering
 from striate.engine.lower.eltwise import add_map
-from striate.engine.memory import lifetimes
-from striate.engine.memory import place as place_memory
+from striate.engine.memory import arena, overwritable
+from striate.engine.order import ordered
 from striate.engine.program import Program, Task
+from striate.engine.recompute import recompute
 from striate.errors import UnsupportedError
 from striate.graph.ops.leaf import Const, Input, ParamLeaf
 from striate.graph.ops.random import RandomUniform
 from striate.graph.ops.shape import Reshape
 from striate.graph.value import Graph, Node, Param, Value, typecheck
-from striate.kernels.eltwise import Eltwise
 
 
 def passes(graph: Graph, machine: Machine) -> list[tuple[str, Placed]]:
@@ -30,6 +30,7 @@ def passes(graph: Graph, machine: Machine) -> list[tuple[str, Placed]]:
     shown = [("traced", Placed(typecheck(graph), {}))]
     graph = typecheck(expand(graph))
     shown.append(("expanded", Placed(graph, {})))
+    graph = typecheck(recompute(graph))
     graph = typecheck(fuse(graph))
     shown.append(("fused", Placed(graph, {})))
     placed = place(graph, machine)
@@ -45,15 +46,15 @@ def plan(
     *,
     training: bool = False,
     algorithm: str = "auto",
+    checkpoint: bool = False,
 ) -> Program:
     """A program for `machine`, with work dealt out for `threads` (the results do not depend on it).
 
     In training, and when the graph assigns parameters, nothing is constant between runs.
-    `algorithm`: see `layout.place`.
+    `algorithm`: see `layout.place`. `checkpoint`: see `recompute`, whose `segments` it is.
     """
-    placed = place(
-        fuse(expand(graph)), machine, algorithm, training=training or bool(graph.assigns)
-    )
+    again = recompute(expand(graph), segments=checkpoint)
+    placed = place(fuse(again), machine, algorithm, training=training or bool(graph.assigns))
     typecheck(placed.graph)
     building = _Building(placed, Lowering(placed.layouts, machine, threads, algorithm))
     building.lower()
@@ -76,7 +77,7 @@ class _Building:
         for i, value in enumerate(self.graph.inputs):
             low.values[value] = low.make("input", value.type, index=i)
             self.inputs.append(low.values[value])
-        for node in self.graph.nodes():
+        for node in ordered(self.graph):
             op = node.op
             if isinstance(op, Input):
                 continue
@@ -193,11 +194,7 @@ class _Building:
 
     def _elementwise_on(self, task: Task, buffer: int) -> bool:
         """Whether the task reads each element of `buffer` just before it writes the same one."""
-        spec = task.steps[-1].spec
-        if len(task.steps) != 1 or not isinstance(spec, Eltwise):
-            return False
-        slots = [i for i, b in enumerate(task.steps[0].buffers) if b == buffer]
-        return all(i < len(spec.operands) and "1" not in spec.operands[i] for i in slots)
+        return len(task.steps) == 1 and buffer in overwritable(task.steps[0])
 
     def _rename(self, old: int, new: int) -> None:
         def moved(ids: tuple[int, ...]) -> tuple[int, ...]:
@@ -236,9 +233,7 @@ class _Building:
         kept = self._constants(constants)
         for buffer in kept:
             low.buffers[buffer] = replace(low.buffers[buffer], kind="constant")
-        spans = lifetimes(tasks, low.buffers)
-        sizes = {b: 4 * low.buffers[b].elements for b in spans}
-        offsets, total = place_memory(spans, sizes)
+        offsets, total = arena([step for task in tasks for step in task.steps], low.buffers)
         return Program(
             self.graph,
             dict(low.buffers),
