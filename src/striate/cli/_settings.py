@@ -26,6 +26,7 @@ OPTIMIZER_DEFAULTS = {
     "adamw": (1e-3, 0.9, 1e-2),
     "rmsprop": (1e-3, 0.0, 0.0),
 }
+FREE = {"threads", "recompute"}  # may be others when a run goes on
 SCHEDULES = ("cosine", "onecycle", "step", "plateau", "constant")
 
 
@@ -55,6 +56,7 @@ class Settings:
     ema: float
     patience: int
     save_every: int
+    recompute: bool
     seed: int
     threads: int
 
@@ -133,6 +135,9 @@ _OPTIONS = (
                  help="Stop after so many epochs without a better validation loss; 0 is off."),
     click.option("--save-every", type=_COUNT, metavar="N", default=0,
                  help="Write a checkpoint every N steps, beside every epoch; 0 is off."),
+    click.option("--recompute", is_flag=True,
+                 help="Less memory, more time: keep little of the forward pass and compute it "
+                 "again in the backward pass. The results are the same."),
     click.option("--seed", type=_COUNT, metavar="N", default=0),
     click.option("--threads", type=_COUNT, metavar="N", default=0,
                  help="0: as many as may be used."),
@@ -230,7 +235,7 @@ def _set_defaults(ctx: click.Context) -> None:
 def refuse_contradictions(ctx: click.Context, given: Mapping[str, Any]) -> None:
     """Raise ArgumentError if what was given beside --resume differs from the run's settings.
 
-    The number of threads may differ: the results do not depend on it.
+    The number of threads may differ, and so may --recompute: the results do not depend on them.
     """
     config = ctx.meta.get("config", {})
     for name, stored in ctx.meta.get("resume", {}).items():
@@ -240,7 +245,7 @@ def refuse_contradictions(ctx: click.Context, given: Mapping[str, Any]) -> None:
             value = config[name]
         else:
             continue
-        if name != "threads" and _canonical(name, value) != _canonical(name, stored):
+        if name not in FREE and _canonical(name, value) != _canonical(name, stored):
             option = "DATA" if name == "data" else "--" + name.replace("_", "-")
             raise ArgumentError(
                 f"--resume: the run has {option} {stored}, but {_canonical(name, value)} is asked "

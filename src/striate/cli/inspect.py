@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 @click.option("--classes", type=click.IntRange(min=1), help="Classes, for a NAME.")
 @click.option("--stem", type=Name(["32", "224"]),
               help="First layers, for a NAME that has the choice.")  # fmt: skip
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Pictures of the run whose peak memory is stated.")  # fmt: skip
+@click.option("--train", "training", is_flag=True,
+              help="State the peak memory of a training step by SGD with momentum.")  # fmt: skip
+@click.option("--recompute", is_flag=True,
+              help="The same for striate train --recompute.")  # fmt: skip
 @click.option("--plan", is_flag=True, help="Print the program that the engine makes of the net.")
 @common
 def inspect(
@@ -28,17 +34,21 @@ def inspect(
     shape: Shape | None,
     classes: int | None,
     stem: str | None,
+    batch: int,
+    training: bool,
+    recompute: bool,
     plan: bool,
     as_json: bool,
 ) -> None:
     """Show the layers of MODEL, a model file or the name of a network.
 
-    For each layer: output, parameters, multiplications, receptive field, memory.
+    For each layer: output, parameters, multiplications, receptive field, memory. For the whole: the
+    peak memory of a run, as planned.
     """
     from striate.report.summary import summary
 
     net, shape = open_model(model, shape, classes, stem)
-    found = summary(net, shape)
+    found = summary(net, shape, batch=batch, training=training or recompute, checkpoint=recompute)
     text = _plan(net, shape) if plan else None
     if as_json:
         result = {"model": model, "input": list(shape), **found.to_dict()}

@@ -180,6 +180,7 @@ def _trainer(net: Module, found: TrainingData, settings: Settings, run: Path) ->
         label_smoothing=settings.label_smoothing,
         class_weights=class_weights(settings, found.train),
         ema=settings.ema or None,
+        checkpoint=settings.recompute,
     )
 
 

@@ -7,8 +7,9 @@ of an operand that dies with it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from striate.engine.program import Buffer, Step
+from striate.engine.program import Buffer, Program, Step
 from striate.kernels.eltwise import Eltwise
 
 ALIGNMENT = 64
@@ -98,3 +99,49 @@ def _overlapping(
     placed: Iterable[tuple[int, int, int, int]], first: int, last: int
 ) -> Iterable[tuple[int, int]]:
     return ((start, end) for start, end, born, dead in placed if born <= last and first <= dead)
+
+
+# -- the whole -------------------------------------------------------------------------------------
+
+
+class Footprint(NamedTuple):
+    """Bytes while a program runs.
+
+    Attributes:
+        params: weights and statistics; in training also the state of the optimiser.
+        constants: what is computed of the weights once: packed weights, folded factors.
+        arena: activations, gradients and everything else that lives within a run.
+        scratch: working memory of the threads.
+        inputs, outputs: the caller's arrays.
+        tables: numbers of the plan.
+    """
+
+    params: int
+    constants: int
+    arena: int
+    scratch: int
+    inputs: int
+    outputs: int
+    tables: int
+
+    @property
+    def total(self) -> int:
+        """The peak: all of it is there at one time."""
+        return sum(self)
+
+
+def footprint_of(program: Program, threads: int) -> Footprint:
+    """The memory of a program that runs on so many threads."""
+    sizes: dict[str, int] = {}
+    for buffer in program.buffers.values():
+        sizes[buffer.kind] = sizes.get(buffer.kind, 0) + 4 * buffer.elements
+    steps = (*program.steps, *program.constant_steps)
+    return Footprint(
+        params=sum(param.buffer.nbytes for param in program.graph.params()),
+        constants=sizes.get("constant", 0),
+        arena=program.arena_bytes,
+        scratch=4 * threads * max((step.scratch for step in steps), default=0),
+        inputs=sizes.get("input", 0),
+        outputs=sizes.get("output", 0),
+        tables=sizes.get("table", 0),
+    )

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypedDict
 
+import numpy as np
+
+from striate import engine
 from striate.arith.receptive_field import ReceptiveField
+from striate.errors import ArgumentError
 from striate.graph import Node, Param, Trace, Value
 from striate.graph.symbol import Symbol
 from striate.nn.module import Module
-from striate.nn.tracing import Call, symbolic_call
+from striate.nn.tracing import Call, symbolic_call, trace_module
 from striate.report.fields import receptive_fields
+from striate.train.optim import Optimizer
+from striate.train.step import compile_step
 
 
 class Field(TypedDict):
@@ -47,13 +53,33 @@ class Row(TypedDict):
 
 
 class Totals(TypedDict):
-    """Of the whole net, for one image: weights, those trained, MACs, bytes of outputs, weights."""
+    """Of the whole net.
+
+    Attributes:
+        params, trainable_params: numbers of weights.
+        macs, memory: multiply-accumulates and bytes of the outputs of all layers, for one image.
+        param_memory: bytes of the weights.
+        peak_memory: bytes that a run takes, as planned: the sum of the next six.
+        peak_params: weights and statistics; in training also the optimiser's state.
+        peak_constants: packed weights and folded factors (inference).
+        peak_arena: activations, gradients and what else lives within a run.
+        peak_scratch: working memory of the threads.
+        peak_arrays: the images, and the arrays that a run gives.
+        peak_tables: numbers of the plan.
+    """
 
     params: int
     trainable_params: int
     macs: int
     memory: int
     param_memory: int
+    peak_memory: int
+    peak_params: int
+    peak_constants: int
+    peak_arena: int
+    peak_scratch: int
+    peak_arrays: int
+    peak_tables: int
 
 
 class Summary(NamedTuple):
@@ -63,12 +89,15 @@ class Summary(NamedTuple):
         name: class of the net. input: shape of an image, without the batch axis.
         rows: one for each run of a layer, in order.
         totals: sums; `macs` also counts what stands in `forward` itself.
+        batch, training: of the run whose peak `totals` tells.
     """
 
     name: str
     input: tuple[int, ...]
     rows: list[Row]
     totals: Totals
+    batch: int
+    training: bool
 
     def to_dict(self) -> dict[str, Any]:
         """`{"layers": rows, "totals": {…}}`, plain values for JSON."""
@@ -93,26 +122,55 @@ class Summary(NamedTuple):
                 f"parameters  {params}, {totals['trainable_params']:,} trained",
                 f"MACs        {totals['macs']:,} an image ({2 * totals['macs']:,} FLOPs)",
                 f"memory      {_bytes(totals['memory'])} for the outputs of all layers, an image",
+                f"peak        {self._peak()}",
             ]
+        )
+
+    def _peak(self) -> str:
+        """What a run takes of memory, and of what it consists."""
+        totals = self.totals
+        images = f"a batch of {self.batch}" if self.batch > 1 else "one image"
+        work = f"to train on {images}" if self.training else f"for {images}"
+        weights = totals["peak_params"] + totals["peak_constants"]
+        names = "weights and optimiser" if self.training else "weights, also packed"
+        return (
+            f"{_bytes(totals['peak_memory'])} {work}: {_bytes(weights)} {names}, "
+            f"{_bytes(totals['peak_arena'])} activations"
         )
 
     def __repr__(self) -> str:
         return str(self)
 
 
-def summary(net: Module, input_shape: Sequence[int]) -> Summary:
+def summary(
+    net: Module,
+    input_shape: Sequence[int],
+    *,
+    batch: int = 1,
+    training: bool = False,
+    optimizer: Optimizer | None = None,
+    checkpoint: bool = False,
+) -> Summary:
     """Summarise a net for images of one shape; nothing is compiled or computed.
 
     Args:
         net: any module of one input.
         input_shape: (C, H, W), without the batch axis.
+        batch: images of the run whose peak memory is stated.
+        training: state that of a training step instead of inference.
+        optimizer: of that step; default `SGD(lr=0.1, momentum=0.9)`.
+        checkpoint: of that step; see `compile_step`.
 
     Returns: a `Summary`: print it, or read `.rows`, `.totals`, `.to_dict()`. Figures are for
     evaluation mode. MACs count the multiplications of convolutions and dense layers, without bias
-    and pooling.
+    and pooling. The peak is what the net and a run of it add to the memory of the process; it
+    holds for the number of threads that programs use now.
 
-    Raises: ShapeError, naming the layer, if the net cannot take such images.
+    Raises: ArgumentError for a batch below 1; ShapeError, naming the layer, if the net cannot take
+    such images.
     """
+    if batch < 1:
+        raise ArgumentError(f"batch must be at least 1, got {batch}")
     shape = tuple(int(size) for size in input_shape)
     with Trace() as trace:
         output, calls = symbolic_call(net, trace, [(1, *shape)], training=False)
@@ -126,14 +184,48 @@ def summary(net: Module, input_shape: Sequence[int]) -> Summary:
         if isinstance(call.output, Symbol) and next(call.module.children(), None) is None
     ]
     params = list(net.parameters())
+    images = (batch, *shape)
+    if training:
+        peak = _peak_of_training(net, images, graph.outputs[0], optimizer, checkpoint)
+    else:
+        peak = _peak_of_inference(net, images)
     totals = Totals(
         params=net.num_parameters(),
         trainable_params=net.num_parameters(trainable=True),
         macs=graph.macs(),
         memory=sum(row["memory"] for row in rows),
         param_memory=sum(4 * param.size for param in params),
+        peak_memory=peak.total,
+        peak_params=peak.params,
+        peak_constants=peak.constants,
+        peak_arena=peak.arena,
+        peak_scratch=peak.scratch,
+        peak_arrays=peak.inputs + peak.outputs,
+        peak_tables=peak.tables,
     )
-    return Summary(type(net).__name__, shape, rows, totals)
+    return Summary(type(net).__name__, shape, rows, totals, batch, training)
+
+
+def _peak_of_inference(net: Module, shape: tuple[int, ...]) -> engine.Footprint:
+    """Of a run in evaluation mode on (N, C, H, W)."""
+    return engine.footprint(trace_module(net, [shape], training=False).graph)
+
+
+def _peak_of_training(
+    net: Module,
+    shape: tuple[int, ...],
+    output: Value,
+    optimizer: Optimizer | None,
+    checkpoint: bool,
+) -> engine.Footprint:
+    """Of a step on (N, C, H, W): by cross-entropy on classes, else by squared error."""
+    of_classes = output.ndim == 2
+    step = compile_step(
+        net, "cross_entropy" if of_classes else "mse", optimizer, checkpoint=checkpoint
+    )
+    rest = output.shape[1:]
+    target = np.zeros(shape[0], np.int64) if of_classes else np.zeros((shape[0], *rest))
+    return step.footprint(np.zeros(shape, np.float32), target)
 
 
 def _row(call: Call, fields: dict[Value, ReceptiveField | None], seen: set[Module]) -> Row:

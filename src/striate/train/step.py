@@ -107,6 +107,7 @@ class Step(_Compiled):
         label_smoothing: float,
         class_weights: npt.ArrayLike | None,
         ema: float | None,
+        checkpoint: bool,
     ) -> None:
         super().__init__(net, loss, label_smoothing, class_weights)
         if clip_norm is not None and not clip_norm > 0:
@@ -119,6 +120,7 @@ class Step(_Compiled):
         self._momentum = optimizer.momentum
         self._clip_norm = clip_norm
         self._ema_decay = ema
+        self._checkpoint = checkpoint
         self._slots: dict[str, Param] = {}
         self._averages: dict[str, Param] = {}
         if ema is not None:
@@ -171,6 +173,17 @@ class Step(_Compiled):
         return self._programs.get(key, lambda: self._make(batch))
 
     def _make(self, batch: _Batch) -> _Program:
+        graph, names = self._trace(batch)
+        run = engine.build(graph, training=True, checkpoint=self._checkpoint)
+        return _Program(graph, run, names, stateful=True)
+
+    def footprint(self, x: Inputs, y: npt.ArrayLike) -> engine.Footprint:
+        """The memory that a step on such a batch takes; planned, not compiled."""
+        graph, _ = self._trace(_Batch(x, y))
+        return engine.footprint(graph, training=True, checkpoint=self._checkpoint)
+
+    def _trace(self, batch: _Batch) -> tuple[Graph, tuple[str, ...]]:
+        """The graph of a step, and which numbers of the optimiser it takes as inputs."""
         with Trace() as trace:
             loss, output = self._forward(trace, batch, training=True)
             names = tuple(self.optimizer.scalars(self.steps, self.lr, self._momentum))
@@ -183,8 +196,7 @@ class Step(_Compiled):
                 (param, select(finite, value, param) if value.dtype == "f32" else value)
                 for param, value in trace.assigns
             ]
-            graph = trace.graph(loss, output)
-        return _Program(graph, engine.build(graph, training=True), names, stateful=True)
+            return trace.graph(loss, output), names
 
     def _update(self, trace: Trace, loss: Value, scalars: Mapping[str, Value]) -> None:
         """Gradient, clipping and the optimiser's rule for every trainable weight."""
@@ -320,6 +332,7 @@ def compile_step(
     label_smoothing: float = 0.0,
     class_weights: npt.ArrayLike | None = None,
     ema: float | None = None,
+    checkpoint: bool = False,
 ) -> Step:
     """Make forward, loss, backward and update of a net one native program.
 
@@ -341,6 +354,8 @@ def compile_step(
         class_weights: for cross-entropy: (classes,), as PyTorch's `weight`.
         ema: decay of an exponential moving average of weights and statistics, such as 0.999;
             `with step.averaged():` puts it into the net for a while.
+        checkpoint: trade time for memory: keep little of the forward pass, and compute it again
+            segment by segment in the backward pass. The results are the same bits.
 
     Returns: a `Step`: `step(x, y)` → loss as a float; `x` is an array, or a tuple of arrays for a
     `forward` of several inputs. Changing `step.lr` compiles nothing.
@@ -350,4 +365,4 @@ def compile_step(
         ShapeError: shapes that do not fit, with the layer's path.
     """
     optimizer = optimizer or SGD(lr=0.1, momentum=0.9)
-    return Step(net, loss, optimizer, clip_norm, label_smoothing, class_weights, ema)
+    return Step(net, loss, optimizer, clip_norm, label_smoothing, class_weights, ema, checkpoint)

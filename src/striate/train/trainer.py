@@ -72,8 +72,8 @@ class Trainer:
         callbacks: objects with Keras's hooks; `Checkpoint`s are called last.
         batch_size, seed, augment: how batches are made of arrays and data sets; batches that are
             given ready (`striate.data.Loader`) have their own.
-        clip_norm, label_smoothing, class_weights, ema: see `compile_step`. With `ema` the averaged
-            weights are validated, kept as the best, and in the net after `fit`.
+        clip_norm, label_smoothing, class_weights, ema, checkpoint: see `compile_step`. With `ema`
+            the averaged weights are validated, kept as the best, and in the net after `fit`.
 
     Attributes:
         step: the compiled step; `step.lr` is the present rate.
@@ -99,6 +99,7 @@ class Trainer:
         label_smoothing: float = 0.0,
         class_weights: npt.ArrayLike | None = None,
         ema: float | None = None,
+        checkpoint: bool = False,
     ) -> None:
         self.net = net
         self.step = compile_step(
@@ -109,6 +110,7 @@ class Trainer:
             label_smoothing=label_smoothing,
             class_weights=class_weights,
             ema=ema,
+            checkpoint=checkpoint,
         )
         self._evaluation = Evaluation(
             net, loss, label_smoothing=label_smoothing, class_weights=class_weights
