@@ -7,14 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from striate.arith.expr import Expr
 from striate.engine import arena
-from striate.engine.memory import ALIGNMENT, lifetimes, place
+from striate.engine.memory import ALIGNMENT, lifetimes, place, shared
+from striate.engine.memory import arena as place_all
 from striate.engine.plan import plan
+from striate.engine.program import Buffer, Step
 from striate.graph import Trace
 from striate.graph.ops.eltwise import m
 from striate.graph.ops.reduce import Reduce
 from striate.graph.value import Param
 from striate.jit.target import machine
+from striate.kernels.clock import Clock
+from striate.kernels.eltwise import Eltwise
 
 SPAN = st.tuples(st.integers(0, 20), st.integers(0, 8), st.integers(0, 3000))
 
@@ -92,6 +97,59 @@ def test_lifetimes_of_a_program():
 def test_a_deeper_chain_needs_no_more_memory():
     short, long = (plan(chain_of_reductions(d), machine(), 2).arena_bytes for d in (36, 72))
     assert 64 * 48 * 4 < short <= long < 1.1 * short
+
+
+# -- elementwise steps write over what they read for the last time ---------------------------------
+
+
+def step(buffers, writes, operands=None):
+    """A step on `buffers`; elementwise if patterns of its operands are given."""
+    spec = Clock()
+    if operands is not None:
+        expr = Expr(len(operands), (), (0,) * len(writes))
+        spec = Eltwise(expr, len(operands[0]), operands)
+    reads = tuple(dict.fromkeys(b for b in buffers if b not in writes))
+    return Step(spec, buffers, (), reads, writes, "")
+
+
+def owners(steps, sizes):
+    buffers = {i: Buffer(i, "arena", n) for i, n in sizes.items()}
+    spans = lifetimes(steps, buffers)
+    return shared(steps, spans, {i: 4 * n for i, n in sizes.items()})
+
+
+SIZES = {1: 100, 2: 100, 3: 100, 4: 100, 5: 100}
+
+
+def test_a_chain_of_maps_works_in_one_place():
+    steps = [step((1,), (1,)), step((1, 2), (2,), ("x",)), step((2, 3), (3,), ("x",))]
+    assert owners(steps, SIZES) == {1: 1, 2: 1, 3: 1}
+    buffers = {i: Buffer(i, "arena", 100) for i in (1, 2, 3)}
+    assert place_all(steps, buffers) == ({1: 0, 2: 0, 3: 0}, 448)
+
+
+@pytest.mark.parametrize(
+    ("last", "sizes"),
+    [
+        (step((1, 2), (2,), ("x1",)), SIZES),  # read again for later elements
+        (step((1, 1, 2), (2,), ("xx", "x1")), SIZES),  # read in two ways
+        (step((1, 2), (2,), ("x",)), {1: 100, 2: 50}),  # another size
+        (step((1, 2), (2,)), SIZES),  # a kernel that promises nothing
+    ],
+)
+def test_what_may_not_be_written_over(last, sizes):
+    assert owners([step((1,), (1,)), last], sizes) == {1: 1, 2: 2}
+
+
+def test_what_is_read_later_is_not_written_over():
+    steps = [step((1,), (1,)), step((1, 2), (2,), ("x",)), step((1, 2, 3), (3,), ("x", "x"))]
+    assert owners(steps, SIZES) == {1: 1, 2: 2, 3: 1}
+
+
+def test_each_operand_is_given_away_once():
+    steps = [step((1, 2), (1, 2)), step((1, 2, 3, 4, 5), (3, 4, 5), ("x", "x"))]
+    found = owners(steps, SIZES)
+    assert sorted(found.values()) == [1, 1, 2, 2, 5]
 
 
 def test_parameters_inputs_and_outputs_are_not_in_the_arena():

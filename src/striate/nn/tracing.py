@@ -207,12 +207,13 @@ class Programs(Generic[P]):
     Neither copied nor pickled with their owner: a copy starts with none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = PROGRAMS_KEPT) -> None:
+        self._most = most
         self._programs: OrderedDict[Hashable, P] = OrderedDict()
         self._lock = threading.RLock()
 
-    def __reduce__(self) -> tuple[type[Programs[Any]], tuple[()]]:
-        return Programs, ()
+    def __reduce__(self) -> tuple[type[Programs[Any]], tuple[int]]:
+        return Programs, (self._most,)
 
     def get(self, key: Hashable, make: Callable[[], P]) -> P:
         """The program of `key`, made if it is not there."""
@@ -220,7 +221,7 @@ class Programs(Generic[P]):
             program = self._programs.get(key)
             if program is None:
                 program = self._programs[key] = make()
-                if len(self._programs) > PROGRAMS_KEPT:
+                if len(self._programs) > self._most:
                     self._programs.popitem(last=False)
             self._programs.move_to_end(key)
             return program

@@ -25,6 +25,8 @@ from striate.train.optim import SGD, Optimizer
 Array = np.ndarray[Any, Any]
 Inputs = npt.ArrayLike | Sequence[npt.ArrayLike]
 
+# Training knows few shapes (the last batch, a few image sizes), and its plans are long.
+PROGRAMS_KEPT = 8
 FLOAT_MAX = float(np.finfo(np.float32).max)
 
 
@@ -67,7 +69,7 @@ class _Compiled:
         self.net = net
         self._loss = loss_function(loss, label_smoothing, class_weights)
         self._labels = loss == "cross_entropy"
-        self._programs = Programs[_Program]()
+        self._programs = Programs[_Program](PROGRAMS_KEPT)
 
     def _forward(self, trace: Trace, batch: _Batch, training: bool) -> tuple[Value, Value]:
         """Trace the net and its loss."""
