@@ -216,6 +216,16 @@ def test_inspect_prints_the_plan(cli):
     assert "plan" in cli("inspect", "lenet-bn", "--input", "1,8,8", "--plan", "--json").json
 
 
+def test_inspect_states_the_peak_memory(cli):
+    net = ("inspect", "lenet-bn", "--input", "1,8,8", "--batch", 16)
+    peaks = [
+        cli(*net, *options, "--json").json["totals"]["peak_memory"]
+        for options in ((), ("--train",), ("--recompute",))
+    ]
+    assert peaks[0] < peaks[2] <= peaks[1]
+    assert "to train on a batch of 16" in cli(*net, "--train").out
+
+
 @pytest.mark.parametrize("name", models.list())
 def test_inspect_knows_the_usual_picture_of_every_network(cli, name):
     outcome = cli("inspect", name, "--classes", 10, "--json")

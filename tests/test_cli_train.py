@@ -79,6 +79,14 @@ def test_threads_do_not_change_a_bit(cli, trained, tmp_path):
         assert same_weights(weights(out), weights(trained))
 
 
+def test_recomputing_does_not_change_a_bit(cli, trained, tmp_path):
+    out = tmp_path / "less"
+    arguments = ("--config", trained / "config.toml", "--recompute", "--out", out)
+    assert cli("train", *arguments).code == 0
+    assert tomllib.loads((out / "config.toml").read_text())["recompute"] is True
+    assert same_weights(weights(out), weights(trained))
+
+
 def test_json_is_one_object_and_progress_goes_elsewhere(cli, trained):
     outcome = cli("train", "--config", trained / "config.toml", "--json")
     assert set(outcome.json) >= {"accuracy", "run", "seconds"}

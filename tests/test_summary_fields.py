@@ -7,7 +7,8 @@ import pytest
 
 import striate as st
 import striate.functional as F
-from striate import nn
+from striate import engine, nn
+from striate.nn.tracing import trace_module
 
 
 def row(table, name):
@@ -72,6 +73,41 @@ class TestFigures:
     def test_a_single_layer(self):
         (only,) = st.summary(nn.Linear(8, 4), (8,)).rows
         assert (only["output"], only["macs"], only["params"]) == ((4,), 32, 36)
+
+    def test_the_peak_is_that_of_the_program(self):
+        net = st.models.create("lenet-bn", num_classes=10)
+        totals = st.summary(net, (1, 28, 28), batch=4).totals
+        program = engine.build(trace_module(net, [(4, 1, 28, 28)], training=False).graph).program
+        assert totals["peak_arena"] == program.arena_bytes > 0
+        assert totals["peak_arrays"] == 4 * (4 * 28 * 28 + 4 * 10)
+        assert totals["peak_constants"] > 0
+        parts = [v for k, v in totals.items() if k.startswith("peak_") and k != "peak_memory"]
+        assert totals["peak_memory"] == sum(parts)
+
+    def test_the_peak_of_a_training_step(self):
+        net = st.models.create("lenet-bn", num_classes=10)
+        x, y = np.zeros((8, 1, 28, 28), np.float32), np.zeros(8, np.int64)
+        found = st.summary(net, (1, 28, 28), batch=8, training=True)
+        program = st.compile_step(net).executable(x, y)[0].program
+        assert found.totals["peak_arena"] == program.arena_bytes
+        buffers = sum(p.buffer.nbytes for p in net.buffers() if p.dtype == "f32")  # no counters
+        weights = sum(p.buffer.nbytes for p in net.parameters())
+        assert found.totals["peak_params"] == 2 * weights + buffers
+        assert "to train on a batch of 8" in str(found)
+        options = {"batch": 8, "training": True}
+        adam = st.summary(net, (1, 28, 28), optimizer=st.optim.Adam(), **options)
+        assert adam.totals["peak_params"] == 3 * weights + buffers
+        less = st.summary(net, (1, 28, 28), checkpoint=True, **options)
+        assert less.totals["peak_arena"] <= found.totals["peak_arena"]
+
+    def test_the_peak_of_training_a_net_without_classes(self):
+        net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 1, 3))
+        found = st.summary(net, (1, 9, 9), batch=2, training=True)
+        assert found.totals["peak_memory"] > found.totals["peak_arena"] > 0
+
+    def test_a_batch_of_nothing(self):
+        with pytest.raises(st.ArgumentError, match="batch must be at least 1, got 0"):
+            st.summary(nn.Linear(8, 4), (8,), batch=0)
 
     def test_an_image_that_does_not_fit(self):
         with pytest.raises(st.ShapeError, match=r"^conv1: "):
