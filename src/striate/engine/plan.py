@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 
 from striate.arith.expr import Expr
@@ -62,6 +64,25 @@ def plan(
     building.bind_outputs()
     building.bind_assigns()
     return building.finish(constant)
+
+
+class _Uses:
+    """Where each buffer is used: numbers of tasks, ascending, and values that lie in it."""
+
+    def __init__(self, tasks: Sequence[Task], values: dict[Value, int]) -> None:
+        self.tasks: dict[int, list[int]] = defaultdict(list)
+        self.values: dict[int, list[Value]] = defaultdict(list)
+        for i, task in enumerate(tasks):
+            touched = (b for step in task.steps for b in step.buffers)
+            for buffer in {*task.inputs, *task.outputs, *touched}:
+                self.tasks[buffer].append(i)
+        for value, buffer in values.items():
+            self.values[buffer].append(value)
+
+    def join(self, old: int, new: int) -> None:
+        """From now on `new` is used where `old` was."""
+        self.tasks[new] = sorted({*self.tasks[new], *self.tasks.pop(old)})
+        self.values[new] += self.values.pop(old)
 
 
 class _Building:
@@ -160,11 +181,12 @@ class _Building:
                 saved = self.low.make("arena", value.type)
                 self.tasks.insert(0, self._copy(value, source, saved))
                 late.append((value, saved, target))
+        uses = _Uses(self.tasks, self.low.values)
         for value, source, target in assigns:
             if source in targets:
                 continue
-            if self._can_write_through(self.low.values[value], target):
-                self._rename(self.low.values[value], target)
+            if self._can_write_through(self.low.values[value], target, uses):
+                self._rename(self.low.values[value], target, uses)
             else:
                 late.append((value, None, target))
         # Only now is it known where each value lies: several parameters may get the same.
@@ -179,37 +201,38 @@ class _Building:
             self.low.values[leaf] = self.low.make("param", leaf.type, param=op.param)
         return self.low.values[leaf]
 
-    def _can_write_through(self, buffer: int, target: int) -> bool:
+    def _can_write_through(self, buffer: int, target: int, uses: _Uses) -> bool:
         old = self.low.buffers[buffer]
         if old.kind != "arena" or old.layout != PLAIN:
             return False
-        made = next(i for i, t in enumerate(self.tasks) if any(buffer in s.writes for s in t.steps))
-        for i, task in enumerate(self.tasks):
-            touches = any(target in (*s.reads, *s.writes) for s in task.steps)
-            if i > made and touches:
-                return False
-            if i == made and touches and not self._elementwise_on(task, target):
-                return False
-        return True
+        tasks = self.tasks
+        made = next(
+            i for i in uses.tasks[buffer] if any(buffer in s.writes for s in tasks[i].steps)
+        )
+        touching = [
+            i for i in uses.tasks[target] if any(target in s.buffers for s in tasks[i].steps)
+        ]
+        return all(
+            i < made or (i == made and self._elementwise_on(tasks[i], target)) for i in touching
+        )
 
     def _elementwise_on(self, task: Task, buffer: int) -> bool:
         """Whether the task reads each element of `buffer` just before it writes the same one."""
         return len(task.steps) == 1 and buffer in overwritable(task.steps[0])
 
-    def _rename(self, old: int, new: int) -> None:
+    def _rename(self, old: int, new: int, uses: _Uses) -> None:
         def moved(ids: tuple[int, ...]) -> tuple[int, ...]:
             return tuple(new if i == old else i for i in ids)
 
-        for i, task in enumerate(self.tasks):
-            if old in (*task.inputs, *task.outputs) or any(old in s.buffers for s in task.steps):
-                steps = tuple(
-                    replace(
-                        s, buffers=moved(s.buffers), reads=moved(s.reads), writes=moved(s.writes)
-                    )
-                    for s in task.steps
-                )
-                self.tasks[i] = Task(task.node, moved(task.inputs), moved(task.outputs), steps)
-        self.low.values.update({v: new for v, b in self.low.values.items() if b == old})
+        for i in uses.tasks[old]:
+            task = self.tasks[i]
+            steps = tuple(
+                replace(s, buffers=moved(s.buffers), reads=moved(s.reads), writes=moved(s.writes))
+                for s in task.steps
+            )
+            self.tasks[i] = Task(task.node, moved(task.inputs), moved(task.outputs), steps)
+        self.low.values.update(dict.fromkeys(uses.values[old], new))
+        uses.join(old, new)
 
     def _copy(self, value: Value, source: int, target: int) -> Task:
         add_map(
