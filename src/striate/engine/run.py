@@ -14,8 +14,8 @@ from striate.engine.program import SCRATCH, Program, Step, Task
 from striate.engine.stopwatch import Stopwatch
 from striate.errors import ShapeError
 from striate.ir.runner import STEP_WORDS
-from striate.jit.load import address
-from striate.jit.pool import Pool, pool
+from striate.jit.load import address, prepare
+from striate.jit.pool import Pool, get_num_threads, pool
 
 Array = npt.NDArray[np.generic]
 DTYPES = {"f32": np.float32, "i32": np.int32}
@@ -72,6 +72,8 @@ class Executable:
         self.program = program
         buffers = program.buffers
         self._lock = threading.Lock()
+        steps = (*program.steps, *program.constant_steps)
+        prepare([*(step.spec for step in steps), *program.prepared], get_num_threads())
         self._table = Table(program, program.tasks)
         self._constant_table = Table(program, program.constants)
         for spec in program.prepared:

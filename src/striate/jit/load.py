@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ class CacheInfo:
 
 _lock = threading.RLock()
 _addresses: dict[tuple[str, Machine], int] = {}
+_ready: dict[tuple[str, Machine], bytes] = {}  # compiled beforehand, not yet linked
 _runners: dict[tuple[Runner, Machine], tuple[int, ...]] = {}
 _alive: list[Any] = []
 _counts = {"compiled": 0, "loaded": 0}
@@ -37,16 +39,38 @@ def cache_info() -> CacheInfo:
 
 def address(spec: KernelSpec) -> int:
     """Address of the kernel; it stays valid for the life of the process."""
-    target = machine()
-    known = _addresses.get((repr(spec), target))
+    key = repr(spec), machine()
+    known = _addresses.get(key)
     if known is not None:
         return known
     with _lock:
-        known = _addresses.get((repr(spec), target))
+        known = _addresses.get(key)
         if known is None:
-            known = _link(_object(spec, target), (symbol(spec),))[0]
-            _addresses[repr(spec), target] = known
+            known = _link(_object(spec, *key), (symbol(spec),))[0]
+            _addresses[key] = known
         return known
+
+
+def prepare(specs: Iterable[KernelSpec], processes: int) -> None:
+    """Compile the kernels that are neither in this process nor in the cache, all at once.
+
+    `processes` says how many processes may share the work. `address` links what is ready.
+    """
+    target = machine()
+    with _lock:
+        known = {identity for identity, at in (*_addresses, *_ready) if at == target}
+        wanted = {identity: spec for spec in specs if (identity := repr(spec)) not in known}
+        names = {identity: cache.key(identity, target) for identity in wanted}
+        missing = [identity for identity, name in names.items() if not cache.has(name)]
+        if not missing:
+            return
+        from striate.jit.crew import object_codes
+
+        contents = object_codes([wanted[identity] for identity in missing], target, processes)
+        for identity, content in zip(missing, contents, strict=True):
+            _ready[identity, target] = content
+            _counts["compiled"] += 1
+            cache.write(names[identity], content)
 
 
 def runner(spec: Runner) -> tuple[int, ...]:
@@ -54,12 +78,15 @@ def runner(spec: Runner) -> tuple[int, ...]:
     key = spec, machine()
     with _lock:
         if key not in _runners:
-            _runners[key] = _link(_object(*key), spec.functions)
+            _runners[key] = _link(_object(spec, repr(spec), key[1]), spec.functions)
         return _runners[key]
 
 
-def _object(spec: KernelSpec | Runner, target: Machine) -> bytes:
-    name = cache.key(repr(spec), target)
+def _object(spec: KernelSpec | Runner, identity: str, target: Machine) -> bytes:
+    content = _ready.pop((identity, target), None)
+    if content is not None:
+        return content
+    name = cache.key(identity, target)
     content = cache.read(name)
     if content is not None:
         _counts["loaded"] += 1

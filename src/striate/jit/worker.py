@@ -1,0 +1,48 @@
+"""A process that compiles for another one: specs come in through a pipe, object files go out.
+
+A message is its length in 8 bytes, then its bytes. A request is a pickled (spec, machine); an
+answer begins with DONE, the object file after it, or is FAILED alone: the asking process then
+compiles the kernel itself, and meets the error where it can be raised.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+from typing import BinaryIO
+
+DONE, FAILED = b"\1", b"\0"
+LENGTH_BYTES = 8
+
+
+def send(stream: BinaryIO, content: bytes) -> None:
+    """Write one message."""
+    stream.write(len(content).to_bytes(LENGTH_BYTES, "little") + content)
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> bytes | None:
+    """Read one message; None when the other side has closed the pipe, or died on the way."""
+    length = stream.read(LENGTH_BYTES)
+    if len(length) < LENGTH_BYTES:
+        return None
+    content = stream.read(int.from_bytes(length, "little"))
+    return content if len(content) == int.from_bytes(length, "little") else None
+
+
+def main() -> None:
+    """Answer requests until the asking process closes the pipe or ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the asking process, which ends us
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever else is printed must not lie between the answers
+    from striate.jit.compile import object_code
+
+    while (request := receive(sys.stdin.buffer)) is not None:
+        try:
+            spec, machine = pickle.loads(request)  # from the process that started this one
+            answer = DONE + object_code(spec.emit(machine), machine)
+        except Exception:
+            answer = FAILED
+        send(answers, answer)
