@@ -73,8 +73,8 @@ def check_pack(case, swap):
     block = target.machine().block(ci if swap else co // groups)
     phases = phases_of(kernel, stride if swap else 1)
     want = pack_numpy(PackedWeights(block, groups, phases, swap), w)
-    spec = PackWeights(block, groups, kernel, phases, swap, co // groups, ci)
-    got = outcome(spec, [w, np.empty_like(want)], (), out=1)
+    spec = PackWeights.for_channels(block, kernel, phases, swap, co // groups, ci)
+    got = outcome(spec, [w, np.empty_like(want)], (groups, co // groups, ci), out=1)
     np.testing.assert_array_equal(got, want)
 
 
@@ -150,12 +150,22 @@ def test_networks(isa, case):
     check_unpack(case)
 
 
+@pytest.mark.parametrize("swap", [False, True])
+def test_layers_of_many_widths_share_a_kernel(swap):
+    shapes = [(64, 256), (2048, 512), (96, 32)]
+    taps = phases_of((3, 3), 1)
+    assert len({PackWeights.for_channels(32, (3, 3), taps, swap, *s) for s in shapes}) == 1
+
+
 def test_swapped_weights_may_lack_taps(isa):
     w = weights(5, 9, (3, 3))
     phases = (((2, 1), (0, 1)), ())
     want = packed(w, 16, 1, phases, True)
     got = outcome(
-        PackWeights(16, 1, (3, 3), phases, True, 5, 9), [w, np.empty_like(want)], (), out=1
+        PackWeights.for_channels(16, (3, 3), phases, True, 5, 9),
+        [w, np.empty_like(want)],
+        (1, 5, 9),
+        out=1,
     )
     np.testing.assert_array_equal(got, want)
 
@@ -167,11 +177,11 @@ def test_phases_that_do_not_fit_the_kernel():
         ((((0, 0), (0, 1), (1, 0)),), True),  # a tap lies outside
     ]:
         with pytest.raises(ValueError, match="do not share the taps"):
-            PackWeights(16, 1, (1, 2), phases, swap, 4, 4)
+            PackWeights(16, (1, 2), phases, swap, 4, 4)
 
 
 def test_block_must_hold_whole_vectors():
-    spec = PackWeights(8, 1, (1, 1), (((0, 0),),), False, 4, 4)
+    spec = PackWeights(8, (1, 1), (((0, 0),),), False, 4, 4)
     with pytest.raises(ValueError, match="not a multiple of 16 lanes"):
         spec.emit(target.reference_machine("avx512"))
 
@@ -179,6 +189,6 @@ def test_block_must_hold_whole_vectors():
 @pytest.mark.parametrize("name", ["avx512", "avx2", "sse2", "neon"])
 def test_code_for_every_machine_calls_nothing(name):
     for swap in (False, True):
-        spec = PackWeights(32, 1, (3, 3), phases_of((3, 3), 1), swap, 72, 80)
+        spec = PackWeights.for_channels(32, (3, 3), phases_of((3, 3), 1), swap, 72, 80)
         assert calls(assembly(spec, name)) == []
     assert calls(assembly(UnpackHwio((3, 3), 1, 72, 80), name)) == []

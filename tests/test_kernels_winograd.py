@@ -21,9 +21,11 @@ def transformed(w, tile):
     """Weights as the kernel reads them, made by the kernel that makes them."""
     co, ci = w.shape[:2]
     taps = tuple((a, b) for a in range(3) for b in range(3))
-    packed = pack_numpy(PackedWeights(target.machine().block(co), 1, (taps,), swap=False), w)
+    block = target.machine().block(co)
+    packed = pack_numpy(PackedWeights(block, 1, (taps,), swap=False), w)
     u = np.empty(packed.size // 9 * (tile + 2) ** 2, np.float32)
-    return outcome(TransformWeights(ci, co, tile), [packed, u], (), 1, parts=(1, 3))
+    sizes = (-(-co // block), ci)
+    return outcome(TransformWeights(block, tile), [packed, u], sizes, 1, parts=(1, 3))
 
 
 def winograd(x, w, padding=((1, 1), (1, 1)), block=5, chunks=1, epilogue=NONE, operands=(), tile=4):

@@ -11,6 +11,9 @@ sides, 8 bytes moved for each weight.
 
 With swap the lanes are input channels of one row, so the rows of a block are the kh·kw taps of
 neighbouring input channels. For 1×1 kernels that is a copy.
+
+Numbers of channels are sizes, and only what is left of them after whole blocks shapes the code:
+one kernel packs the weights of nearly all layers that have the same window.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import Any, ClassVar
 
 from striate.arith.machine import Machine
 from striate.ir import vec
-from striate.ir.kernel import I64, Int, Kernel, Ptr, Unit
+from striate.ir.kernel import I64, Int, IntLike, Kernel, Ptr, Unit
 from striate.kernels.span import copy_run, load, share_run, store
 from striate.kernels.spec import symbol
 
@@ -33,23 +36,36 @@ Tap = tuple[int, int]
 class PackWeights:
     """Plain weights → `arith.layout.PackedWeights` with the same block, groups, phases and swap.
 
-    `co_g` and `ci_g` count the output and input channels of one group of the plain weights.
-    With swap, taps that no phase has are left out.
+    The sizes `co_g` and `ci_g` count the output and input channels of one group of the plain
+    weights; `co_rest` and `ci_rest` are what is left of them after whole blocks, 0 where it does
+    not matter (`for_channels`). With swap, taps that no phase has are left out.
 
     Raises ValueError for a tap that is outside of the kernel, occurs twice or, without swap, is
     in no phase.
     """
 
     block: int
-    groups: int
     kernel: tuple[int, int]
     phases: tuple[tuple[Tap, ...], ...]
     swap: bool
-    co_g: int
-    ci_g: int
+    co_rest: int
+    ci_rest: int
 
     BUFFERS: ClassVar[tuple[str, ...]] = ("w", "packed")
-    SIZES: ClassVar[tuple[str, ...]] = ()
+    SIZES: ClassVar[tuple[str, ...]] = ("groups", "co_g", "ci_g")
+
+    @classmethod
+    def for_channels(
+        cls,
+        block: int,
+        kernel: tuple[int, int],
+        phases: tuple[tuple[Tap, ...], ...],
+        swap: bool,
+        co_g: int,
+        ci_g: int,
+    ) -> PackWeights:
+        """The kernel for weights of this many channels a group."""
+        return cls(block, kernel, phases, swap, 0 if swap else co_g % block, ci_g % block)
 
     def __post_init__(self) -> None:
         height, width = self.kernel
@@ -117,37 +133,44 @@ class UnpackHwio:
 
 def _pack(k: Kernel, spec: PackWeights) -> None:
     """A unit of work is an output block of a group."""
-    row = spec.ci_g * spec.taps
-    blocks = -(-spec.co_g // spec.block)
-    place = _Places(k, spec.taps, spec.ci_g)
+    groups, co_g, ci_g = (k.size(i) for i in range(3))
+    row, blocks = ci_g * spec.taps, co_g.ceil_div(spec.block)
+    place = _Places(k, spec.taps, ci_g, spec.ci_rest)
 
     def unit(source: Ptr, target: Ptr, rows: int) -> None:
         def panel(e: Int, width: int, at: Callable[[int], Int]) -> None:
             lanes_on = None if width == k.lanes else vec.mask(k, width)
+            line = source.at(e)
             for half in range(0, spec.block, k.lanes):
-                taken = [
-                    load(k, source.at(e).at((half + r) * row), lanes_on)
-                    for r in range(min(rows - half, k.lanes))
-                ]
+                taken = []
+                for _ in range(min(rows - half, k.lanes)):
+                    taken.append(load(k, line, lanes_on))
+                    line = line.at(row)
                 for m, column in enumerate(_transposed(k, taken)[:width]):
                     vec.store(k, column, target.at(at(m)).at(half))
 
         place.sweep(panel)
 
-    start, stop = k.share(spec.groups * blocks)
+    start, stop = k.share(groups * blocks)
     with k.loop(start, stop) as u:
         group, ob = u // blocks, u % blocks
-        source = k.buffer(FROM).at((group * spec.co_g + ob * spec.block) * row)
-        places = _tap_places(spec, u, spec.ci_g)
+        source = k.buffer(FROM).at((group * co_g + ob * spec.block) * row)
+        places = _tap_places(spec, u, groups * blocks, ci_g)
         place.fill([places[t] for t in range(spec.taps)], spec.block)
-        _whole_or_rest(k, ob, spec.co_g, spec.block, lambda rows: unit(source, k.buffer(TO), rows))
+        _whole_or_rest(
+            k,
+            ob < co_g // spec.block,
+            spec.block,
+            spec.co_rest,
+            lambda rows: unit(source, k.buffer(TO), rows),
+        )
 
 
 def _unpack(k: Kernel, spec: UnpackHwio) -> None:
     """A unit of work is a vector of output channels of a group."""
     row = spec.ci_g * spec.taps
     blocks = -(-spec.co_g // k.lanes)
-    place = _Places(k, spec.taps, spec.ci_g)
+    place = _Places(k, spec.taps, spec.ci_g, spec.ci_g)
     place.fill([k.int(t * spec.ci_g * spec.co_g) for t in range(spec.taps)], spec.co_g)
 
     def unit(source: Ptr, target: Ptr, rows: int) -> None:
@@ -166,17 +189,25 @@ def _unpack(k: Kernel, spec: UnpackHwio) -> None:
         group, cb = u // blocks, u % blocks
         source = k.buffer(FROM).at(group * (row * spec.co_g) + cb * k.lanes)
         target = k.buffer(TO).at((group * spec.co_g + cb * k.lanes) * row)
-        _whole_or_rest(k, cb, spec.co_g, k.lanes, lambda rows: unit(source, target, rows))
+        _whole_or_rest(
+            k,
+            cb < spec.co_g // k.lanes,
+            k.lanes,
+            spec.co_g % k.lanes,
+            lambda rows: unit(source, target, rows),
+        )
 
 
 class _Places:
     """Where element e = i·taps + t of a row lies in the other order: base[t] + i·step.
 
     The places of `lanes` input channels stand in a table on the stack; a 1×1 kernel needs none.
+    A row has `ci` input channels; `ci_rest` is ci modulo a multiple of the lanes.
     """
 
-    def __init__(self, k: Kernel, taps: int, ci: int) -> None:
-        self.k, self.taps, self.row = k, taps, ci * taps
+    def __init__(self, k: Kernel, taps: int, ci: IntLike, ci_rest: int) -> None:
+        self.k, self.taps, self.row = k, taps, k.int(ci) * taps
+        self.rest = ci_rest * taps % k.lanes
         self.period = k.lanes * taps  # elements after which the table repeats
         self.table = Ptr(k, k.b.alloca(I64, size=self.period), I64) if taps > 1 else None
         self.base, self.step = k.int(0), 0
@@ -197,18 +228,14 @@ class _Places:
         at(m) is the place of element e+m.
         """
         k, lanes = self.k, self.k.lanes
-        whole, rest = self.row // lanes * lanes, self.row % lanes
+        whole = self.row // lanes * lanes
         with (
             k.loop(0, whole, self.period) as first,
             k.loop(first, (first + self.period).min(whole), lanes) as e,
         ):
             panel(e, lanes, self._at(first, e))
-        if rest:
-            panel(
-                k.int(whole),
-                rest,
-                self._at(k.int(whole // self.period * self.period), k.int(whole)),
-            )
+        if self.rest:
+            panel(whole, self.rest, self._at(whole // self.period * self.period, whole))
 
     def _at(self, first: Int, e: Int) -> Callable[[int], Int]:
         k, table = self.k, self.table
@@ -227,17 +254,17 @@ class _Places:
 
 def _pack_swapped(k: Kernel, spec: PackWeights) -> None:
     """A unit of work is a block of input channels of a group, for all its output channels."""
-    blocks = -(-spec.ci_g // spec.block)
-    start, stop = k.share(spec.groups * blocks)
+    groups, co_g, ci_g = (k.size(i) for i in range(3))
+    row, blocks = ci_g * spec.taps, ci_g.ceil_div(spec.block)
+    start, stop = k.share(groups * blocks)
     with k.loop(start, stop) as u:
         group, jb = u // blocks, u % blocks
-        row = spec.ci_g * spec.taps
-        source = k.buffer(FROM).at(group * (spec.co_g * row) + jb * (spec.block * spec.taps))
-        places = _tap_places(spec, u, spec.co_g)
+        source = k.buffer(FROM).at(group * (co_g * row) + jb * (spec.block * spec.taps))
+        places = _tap_places(spec, u, groups * blocks, co_g)
         targets = {t: k.buffer(TO).at(place) for t, place in places.items()}
 
         def unit(rows: int, source: Ptr = source, targets: dict[int, Ptr] = targets) -> None:
-            with k.loop(0, spec.co_g) as i:
+            with k.loop(0, co_g) as i:
                 to = {t: target.at(i * spec.block) for t, target in targets.items()}
                 for half in range(0, spec.block, k.lanes):
                     on = max(0, min(rows - half, k.lanes))
@@ -249,7 +276,7 @@ def _pack_swapped(k: Kernel, spec: PackWeights) -> None:
                         {t: target.at(half) for t, target in to.items()},
                     )
 
-        _whole_or_rest(k, jb, spec.ci_g, spec.block, unit)
+        _whole_or_rest(k, jb < ci_g // spec.block, spec.block, spec.ci_rest, unit)
 
 
 def _spread(k: Kernel, source: Ptr, on: int, taps: int, targets: Mapping[int, Ptr]) -> None:
@@ -270,20 +297,18 @@ def _spread(k: Kernel, source: Ptr, on: int, taps: int, targets: Mapping[int, Pt
 # -- shared ----------------------------------------------------------------------------------------
 
 
-def _tap_places(spec: PackWeights, unit: Int, inner: int) -> dict[int, Int]:
+def _tap_places(spec: PackWeights, unit: Int, units: Int, inner: Int) -> dict[int, Int]:
     """Offset of [phase][unit][t][0][0] in the packed order, by tap a·kw + b of the plain kernel.
 
     `inner` is the number of input channels as the reader of the packed weights sees them.
     """
-    co = spec.ci_g if spec.swap else spec.co_g
-    units = spec.groups * -(-co // spec.block)
     places: dict[int, Int] = {}
-    begin = 0
+    tap_size, before = inner * spec.block, 0  # taps of the phases before
     for phase in spec.phases:
-        tap_size = inner * spec.block
         for t, (a, b) in enumerate(phase):
-            places[a * spec.kernel[1] + b] = unit * (len(phase) * tap_size) + (begin + t * tap_size)
-        begin += units * len(phase) * tap_size
+            taps = units * before + unit * len(phase) + t
+            places[a * spec.kernel[1] + b] = taps * tap_size
+        before += len(phase)
     return places
 
 
@@ -293,15 +318,14 @@ def _transposed(k: Kernel, rows: Sequence[Any]) -> list[Any]:
 
 
 def _whole_or_rest(
-    k: Kernel, index: Int, total: int, block: int, run: Callable[[int], None]
+    k: Kernel, is_whole: Any, whole: int, rest: int, run: Callable[[int], None]
 ) -> None:
-    """`run(rows)` with the number of rows of block `index` of `total` rows."""
-    whole, rest = divmod(total, block)
-    if not (whole and rest):
-        run(block if whole else rest)
+    """`run(rows)` for the rows of a block: `whole` where the i1 holds, else `rest`, if any."""
+    if not rest:
+        run(whole)
         return
-    with k.either(index < whole) as (inside, last):
+    with k.either(is_whole) as (inside, last):
         with inside:
-            run(block)
+            run(whole)
         with last:
             run(rest)

@@ -247,35 +247,34 @@ class _Build:
 class TransformWeights:
     """U[p] = (G g Gᵀ)[p]: packed weights [output block][tap][ci][block] → [P][ob][ci][block].
 
-    Buffers: packed weights, U. Sizes: none.
+    Buffers: packed weights, U. Sizes: blocks of `block` output channels, ci.
     """
 
-    ci: int
-    co: int
+    block: int
     tile: int
 
     def emit(self, machine: Machine) -> str:
         """LLVM IR text of the kernel."""
         unit = Unit(machine)
         k = unit.kernel(symbol(self))
-        width = machine.block(self.co)
-        blocks = -(-self.co // width)
+        blocks, ci, width = k.size(0), k.size(1), self.block
         matrix, side = transforms(self.tile).g, self.tile + OVERLAP
         held = k.stack(side * 3 * k.lanes)
-        start, stop = k.share(blocks * self.ci)
+        start, stop = k.share(blocks * ci)
+        tap, point = ci * width, blocks * ci * width
         with k.loop(start, stop) as i:
-            ob, c = i // self.ci, i % self.ci
+            ob, c = i // ci, i % ci
             for lane in range(0, width, k.lanes):
-                g = k.buffer(0).at((ob * (9 * self.ci) + c) * width).at(lane)
-                u = k.buffer(1).at((ob * self.ci + c) * width).at(lane)
+                g = k.buffer(0).at((ob * (9 * ci) + c) * width).at(lane)
+                u = k.buffer(1).at((ob * ci + c) * width).at(lane)
                 for b in range(3):
-                    column = [vec.load(k, g.at((a * 3 + b) * self.ci * width)) for a in range(3)]
+                    column = [vec.load(k, g.at(tap * (a * 3 + b))) for a in range(3)]
                     for r, value in enumerate(combine(k, matrix, column)):
                         vec.store(k, value, held.at((r * 3 + b) * k.lanes))
                 for r in range(side):
                     line = [vec.load(k, held.at((r * 3 + b) * k.lanes)) for b in range(3)]
-                    for q, value in enumerate(combine(k, matrix, line)):
-                        point = (r * side + q) * (blocks * self.ci * width)
-                        vec.store(k, value, u.at(point))
+                    for value in combine(k, matrix, line):
+                        vec.store(k, value, u)
+                        u = u.at(point)
         k.finish()
         return unit.text()

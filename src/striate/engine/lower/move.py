@@ -57,17 +57,13 @@ def _pack(
     inputs: Sequence[int],
     outputs: Sequence[int],
 ) -> None:
-    spec = PackWeights(
-        target.block,
-        target.groups,
-        (shape[2], shape[3]),
-        target.phases,
-        target.swap,
-        shape[0] // target.groups,
-        shape[1],
+    co_g, ci_g = shape[0] // target.groups, shape[1]
+    spec = PackWeights.for_channels(
+        target.block, (shape[2], shape[3]), target.phases, target.swap, co_g, ci_g
     )
+    sizes = (target.groups, co_g, ci_g)
     name = "×".join(map(str, shape))
-    low.step(spec, [*inputs, *outputs], (), writes=outputs, label=f"pack {name}")
+    low.step(spec, [*inputs, *outputs], sizes, writes=outputs, label=f"pack {name}")
 
 
 def _transform_weights(
@@ -80,8 +76,9 @@ def _transform_weights(
     packed = low.temporary(target.packed.elements(shape))
     _pack(low, target.packed, shape, inputs, [packed])
     co, ci = target.packed.channels(shape)
-    spec = TransformWeights(ci, co, target.tile)
-    low.step(spec, [packed, *outputs], (), writes=outputs, label=f"transform weights {ci}→{co}")
+    block = target.packed.block
+    spec = TransformWeights(block, target.tile)
+    low.step(spec, [packed, *outputs], (-(-co // block), ci), writes=outputs, label=f"transform weights {ci}→{co}")
 
 
 def _strides(sizes: Sequence[int]) -> list[int]:
