@@ -59,7 +59,7 @@ def _full(k: Kernel, like: Any, value: float) -> Any:
 def _bits(like: Any, value: int) -> Any:
     """The same 32-bit integer in as many lanes as `like` has."""
     n = like.type.count
-    return vec.Written(ir.VectorType(I32, n), [value] * n, f"splat (i32 {value})")
+    return vec.Written(ir.VectorType(I32, n), f"splat (i32 {value})")
 
 
 def _as_int(k: Kernel, x: Any) -> Any:

@@ -6,6 +6,7 @@ unless said otherwise.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,18 +17,24 @@ from striate.ir.kernel import F32, I1, I32, I64, PTR, Int, IntLike, Kernel, Ptr
 
 def vector_type(k: Kernel, elem: Any = F32, lanes: int | None = None) -> Any:
     """<lanes x elem>."""
-    return ir.VectorType(elem, lanes or k.lanes)
+    return _vector_type(elem, lanes or k.lanes)
+
+
+@functools.lru_cache(maxsize=None)
+def _vector_type(elem: Any, lanes: int) -> Any:
+    """One object a type: llvmlite keeps its text, and writes it anew for every other object."""
+    return ir.VectorType(elem, lanes)
 
 
 class Written(ir.Constant):  # type: ignore[misc]  # llvmlite is untyped
     """A constant with its text.
 
     llvmlite spells out every lane, which makes the text of a kernel four times as long, and slow
-    to write and to read.
+    to write and to read. It needs the `lanes` of a shuffle's mask only.
     """
 
-    def __init__(self, kind: Any, value: Any, text: str) -> None:
-        super().__init__(kind, value)
+    def __init__(self, kind: Any, text: str, lanes: Any = None) -> None:
+        super().__init__(kind, ir.Undefined if lanes is None else lanes)
         self._text = text
 
     def _get_reference(self) -> str:
@@ -36,9 +43,8 @@ class Written(ir.Constant):  # type: ignore[misc]  # llvmlite is untyped
 
 def constant(k: Kernel, value: float, lanes: int | None = None) -> Any:
     """The same number in every lane."""
-    n = lanes or k.lanes
     text = f"splat (float {ir.Constant(F32, float(value)).get_reference()})"
-    return Written(ir.VectorType(F32, n), [float(value)] * n, text)
+    return Written(vector_type(k, F32, lanes), text)
 
 
 def load(k: Kernel, p: Ptr, lanes: int | None = None) -> Any:
@@ -63,10 +69,15 @@ def load_scalar(k: Kernel, p: Ptr) -> Any:
 def splat(k: Kernel, scalar: Any, lanes: int | None = None) -> Any:
     """A scalar in every lane."""
     n = lanes or k.lanes
-    nothing = Written(ir.VectorType(scalar.type, n), ir.Undefined, "poison")
+    nothing = Written(vector_type(k, scalar.type, n), "poison")
     first = k.b.insert_element(nothing, scalar, ir.Constant(I32, 0))
-    zeros = Written(ir.VectorType(I32, n), [0] * n, "zeroinitializer")
-    return k.b.shuffle_vector(first, nothing, zeros)
+    return k.b.shuffle_vector(first, nothing, _first_lane(n))
+
+
+@functools.lru_cache(maxsize=None)
+def _first_lane(lanes: int) -> Any:
+    """The mask of a shuffle that takes lane 0 everywhere."""
+    return Written(_vector_type(I32, lanes), "zeroinitializer", [0] * lanes)
 
 
 def broadcast(k: Kernel, p: Ptr) -> Any:
@@ -90,7 +101,7 @@ def load_masked(k: Kernel, p: Ptr, lanes_on: Any) -> Any:
     kind = ir.VectorType(p.elem, n)
     name = f"llvm.masked.load.v{n}{'f32' if p.elem is F32 else 'i32'}.p0"
     function = k.unit.declare(name, kind, [PTR, lanes_on.type, kind])
-    return k.b.call(function, [p.v, lanes_on, Written(kind, None, "zeroinitializer")])
+    return k.b.call(function, [p.v, lanes_on, Written(kind, "zeroinitializer")])
 
 
 def store_masked(k: Kernel, value: Any, p: Ptr, lanes_on: Any) -> None:
