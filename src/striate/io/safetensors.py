@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def content_checksum(arrays: Arrays, metadata: Mapping[str, str]) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(json.dumps([name, array.dtype.str, list(array.shape)]).encode())
-        digest.update(array.tobytes())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -113,23 +114,41 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[Arrays, dict[str, st
         OSError: the file cannot be opened.
     """
     path = Path(path)
-    content = path.read_bytes()
-    header, body = _header(path, content)
+    header, body = _header(path, _content(path))
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise FormatError(f"{path}: __metadata__ must map strings to strings")
     raw = _tensors(path, header, body)
     ours = any(key.startswith("striate.") for key in metadata)
-    if ours and metadata.get(CHECKSUM) != content_checksum(raw, metadata):
-        raise FormatError(f"{path}: the content does not match its checksum; the file was altered")
+    found: list[str] = []
+    # Hashing takes as long as copying, and both let other threads run.
+    hashing = threading.Thread(target=lambda: found.append(content_checksum(raw, metadata)))
+    if ours:
+        hashing.start()
+    # Copies, so that one small tensor does not keep the whole file in memory.
     arrays = {
-        name: _widen(array) if header[name]["dtype"] == "BF16" else array
+        name: _widen(array) if header[name]["dtype"] == "BF16" else array.copy()
         for name, array in raw.items()
     }
+    if ours:
+        hashing.join()
+        if found != [metadata.get(CHECKSUM)]:
+            raise FormatError(
+                f"{path}: the content does not match its checksum; the file was altered"
+            )
     return arrays, metadata
 
 
-def _header(path: Path, content: bytes) -> tuple[dict[str, Any], memoryview]:
+def _content(path: Path) -> memoryview:
+    """The bytes of a file, in an array: NumPy asks for large pages, which are quick to get."""
+    with path.open("rb") as file:
+        content = np.empty(os.fstat(file.fileno()).st_size, np.uint8)
+        content = content[: file.readinto(content.data)]
+        rest = file.read()  # a pipe does not say how long it is
+    return content.data if not rest else memoryview(content.tobytes() + rest)
+
+
+def _header(path: Path, content: memoryview) -> tuple[dict[str, Any], memoryview]:
     if len(content) < 8:
         raise FormatError(f"{path}: {len(content)} bytes are too few for a safetensors file")
     length = int.from_bytes(content[:8], "little")
@@ -140,12 +159,12 @@ def _header(path: Path, content: bytes) -> tuple[dict[str, Any], memoryview]:
             f"{path}: truncated: the header should have {length} bytes, {len(content) - 8} are left"
         )
     try:
-        header = json.loads(content[8 : 8 + length].decode(), object_pairs_hook=_unique)
+        header = json.loads(bytes(content[8 : 8 + length]).decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: not a safetensors file (header: {error})") from error
     if not isinstance(header, dict):
         raise FormatError(f"{path}: not a safetensors file (the header is no JSON object)")
-    return header, memoryview(content)[8 + length :]
+    return header, content[8 + length :]
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -156,6 +175,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _tensors(path: Path, header: dict[str, Any], body: memoryview) -> Arrays:
+    """Views of the tensors' bytes."""
     entries = [(*_entry(path, name, info), name) for name, info in header.items()]
     arrays: Arrays = {}
     position = 0
@@ -167,8 +187,7 @@ def _tensors(path: Path, header: dict[str, Any], body: memoryview) -> Arrays:
                 f"{path}: truncated: tensor {name!r} ends at {end}, the data at {len(body)}"
             )
         try:
-            # A copy, so that one small tensor does not keep the whole file in memory.
-            arrays[name] = np.frombuffer(body[begin:end], dtype).reshape(shape).copy()
+            arrays[name] = np.frombuffer(body[begin:end], dtype).reshape(shape)
         except ValueError as error:  # more axes, or a longer axis, than NumPy has
             raise FormatError(f"{path}: tensor {name!r}: {error}") from error
         position = end

@@ -20,7 +20,7 @@ def vector_type(k: Kernel, elem: Any = F32, lanes: int | None = None) -> Any:
     return _vector_type(elem, lanes or k.lanes)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _vector_type(elem: Any, lanes: int) -> Any:
     """One object a type: llvmlite keeps its text, and writes it anew for every other object."""
     return ir.VectorType(elem, lanes)
@@ -74,7 +74,7 @@ def splat(k: Kernel, scalar: Any, lanes: int | None = None) -> Any:
     return k.b.shuffle_vector(first, nothing, _first_lane(n))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _first_lane(lanes: int) -> Any:
     """The mask of a shuffle that takes lane 0 everywhere."""
     return Written(_vector_type(I32, lanes), "zeroinitializer", [0] * lanes)

@@ -12,8 +12,9 @@ import hashlib
 import os
 import tempfile
 import warnings
-from importlib.metadata import version
 from pathlib import Path
+
+from llvmlite import __version__ as llvmlite_version
 
 from striate.arith.machine import Machine
 from striate.errors import CacheError
@@ -30,7 +31,7 @@ def _generator_digest() -> bytes:
     for room in SOURCE_ROOMS:
         for file in sorted((root / room).glob("*.py")):
             digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    digest.update(version("llvmlite").encode())
+    digest.update(llvmlite_version.encode())
     return digest.digest()
 
 

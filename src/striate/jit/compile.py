@@ -12,13 +12,14 @@ from typing import Any
 
 from striate.arith.machine import Machine
 from striate.errors import CompileError
-from striate.jit.target import llvm
+from striate.jit.target import llvm, llvm_for_every_machine
 
 
 @functools.lru_cache(maxsize=8)
 def target_machine(machine: Machine) -> Any:
     """LLVM's target machine; kept for the life of the process."""
-    binding = llvm()
+    here = machine.triple == llvm().get_process_triple()
+    binding = llvm() if here else llvm_for_every_machine()
     return binding.Target.from_triple(machine.triple).create_target_machine(
         cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="small"
     )

@@ -93,7 +93,7 @@ class _Helper(threading.Thread):
     def start(self) -> None:
         """Start the process; without one (no memory, no permission) this helper does nothing."""
         with contextlib.suppress(OSError):
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603  # our own code, nothing of a user's
                 _command(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

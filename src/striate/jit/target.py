@@ -22,11 +22,18 @@ ALIASES = {"baseline": "sse2"}
 
 @functools.lru_cache(maxsize=1)
 def llvm() -> Any:
-    """`llvmlite.binding`, with the native target and all others initialised once."""
+    """`llvmlite.binding`, with the native target initialised once."""
     from llvmlite import binding
 
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
+    return binding
+
+
+@functools.lru_cache(maxsize=1)
+def llvm_for_every_machine() -> Any:
+    """`llvmlite.binding`, with the targets of all other machines too."""
+    binding = llvm()
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
     return binding

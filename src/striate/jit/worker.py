@@ -11,25 +11,27 @@ import os
 import pickle
 import signal
 import sys
-from typing import BinaryIO
+from typing import IO
 
 DONE, FAILED = b"\1", b"\0"
 LENGTH_BYTES = 8
+LONGEST = 1 << 28  # bytes; an object file has some 10 KiB
 
 
-def send(stream: BinaryIO, content: bytes) -> None:
+def send(stream: IO[bytes], content: bytes) -> None:
     """Write one message."""
     stream.write(len(content).to_bytes(LENGTH_BYTES, "little") + content)
     stream.flush()
 
 
-def receive(stream: BinaryIO) -> bytes | None:
-    """Read one message; None when the other side has closed the pipe, or died on the way."""
-    length = stream.read(LENGTH_BYTES)
-    if len(length) < LENGTH_BYTES:
+def receive(stream: IO[bytes]) -> bytes | None:
+    """Read one message; None when the other side has closed the pipe, died, or speaks nonsense."""
+    head = stream.read(LENGTH_BYTES)
+    length = int.from_bytes(head, "little")
+    if len(head) < LENGTH_BYTES or length > LONGEST:
         return None
-    content = stream.read(int.from_bytes(length, "little"))
-    return content if len(content) == int.from_bytes(length, "little") else None
+    content = stream.read(length)
+    return content if len(content) == length else None
 
 
 def main() -> None:
@@ -41,8 +43,9 @@ def main() -> None:
 
     while (request := receive(sys.stdin.buffer)) is not None:
         try:
-            spec, machine = pickle.loads(request)  # from the process that started this one
+            # The request comes from the process that started this one.
+            spec, machine = pickle.loads(request)  # noqa: S301
             answer = DONE + object_code(spec.emit(machine), machine)
-        except Exception:
+        except Exception:  # noqa: BLE001  # the asking process meets it too, and raises it
             answer = FAILED
         send(answers, answer)

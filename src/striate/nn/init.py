@@ -23,9 +23,9 @@ Array = np.ndarray[Any, Any]
 
 
 class _Source:
-    """The generator of the process."""
+    """The generator of the process, made at first use: a net that is loaded draws nothing."""
 
-    generator = np.random.default_rng(0)
+    generator: np.random.Generator | None = None
 
 
 class _Skip(threading.local):
@@ -42,14 +42,21 @@ def manual_seed(seed: int) -> None:
     _Source.generator = np.random.default_rng(seed)
 
 
+def _generator() -> np.random.Generator:
+    if _Source.generator is None:
+        manual_seed(0)
+    assert _Source.generator is not None
+    return _Source.generator
+
+
 def draw_seed() -> int:
     """A fresh seed of 31 bits from the generator of the process."""
-    return int(_Source.generator.integers(2**31))
+    return int(_generator().integers(2**31))
 
 
 @contextlib.contextmanager
 def skipped() -> Iterator[None]:
-    """Give zeros and draw nothing: for a net whose weights are loaded right afterwards."""
+    """Give zeros (read-only) and draw nothing: for a net whose weights are loaded right after."""
     before, _skip.on = _skip.on, True
     try:
         yield
@@ -60,21 +67,21 @@ def skipped() -> Iterator[None]:
 def uniform(shape: tuple[int, ...], low: float, high: float) -> Array:
     """Uniform in [low, high)."""
     if _skip.on:
-        return np.zeros(shape, np.float32)
-    numbers = _Source.generator.random(shape, np.float32)
-    numbers *= np.float32(high - low)  # in place: what a large net frees here, it keeps for long
-    numbers += np.float32(low)
-    return numbers
+        return np.broadcast_to(np.float32(0), shape)
+    unit = _generator().random(shape, np.float32)
+    unit *= np.float32(high - low)
+    unit += np.float32(low)
+    return unit
 
 
 def normal(shape: tuple[int, ...], std: float, mean: float = 0.0) -> Array:
     """Normal with mean `mean` and standard deviation `std`."""
     if _skip.on:
-        return np.zeros(shape, np.float32)
-    numbers = _Source.generator.standard_normal(shape, np.float32)
-    numbers *= np.float32(std)
-    numbers += np.float32(mean)
-    return numbers
+        return np.broadcast_to(np.float32(0), shape)
+    unit = _generator().standard_normal(shape, np.float32)
+    unit *= np.float32(std)
+    unit += np.float32(mean)
+    return unit
 
 
 def zeros(shape: tuple[int, ...]) -> Array:

@@ -78,7 +78,13 @@ def _transform_weights(
     co, ci = target.packed.channels(shape)
     block = target.packed.block
     spec = TransformWeights(block, target.tile)
-    low.step(spec, [packed, *outputs], (-(-co // block), ci), writes=outputs, label=f"transform weights {ci}→{co}")
+    low.step(
+        spec,
+        [packed, *outputs],
+        (-(-co // block), ci),
+        writes=outputs,
+        label=f"transform weights {ci}→{co}",
+    )
 
 
 def _strides(sizes: Sequence[int]) -> list[int]:
