@@ -131,7 +131,7 @@ def test_an_interruption_leaves_no_process(monkeypatch, started):
 @pytest.fixture
 def empty(monkeypatch):
     """A process that knows no kernel yet."""
-    for name in ("_addresses", "_ready", "_runners"):
+    for name in ("_addresses", "_runners"):
         monkeypatch.setattr(load, name, {})
     monkeypatch.setattr(load, "_counts", {"compiled": 0, "loaded": 0})
 
@@ -150,18 +150,23 @@ def test_prepared_kernels_are_compiled_once(monkeypatch, tmp_path, kept):
     call(specs[2], [x, y], [0])
     assert y[0] == 6
     assert load.cache_info().compiled == 10
-    assert load._ready.keys() == {(repr(s), target.machine()) for s in specs if s != specs[2]}
+    assert load.cache_info().kept == 10
 
 
 @pytest.mark.usefixtures("empty")
-def test_a_damaged_file_is_compiled_when_it_is_needed(monkeypatch, tmp_path):
+def test_a_damaged_file_is_compiled_anew(monkeypatch, tmp_path):
     tmp_path.chmod(0o700)
     monkeypatch.setenv("STRIATE_CACHE", str(tmp_path))
     (tmp_path / f"{cache.key(repr(Scale(2.0)), target.machine())}.o").write_bytes(b"damaged")
-    load.prepare([Scale(2.0)], 2)
-    assert load.cache_info().compiled == 0
-    load.address(Scale(2.0))
-    assert load.cache_info().compiled == 1
+    load.prepare([Scale(2.0), Scale(3.0)], 2)
+    assert load.cache_info() == load.CacheInfo(compiled=2, loaded=0, kept=2)
+    monkeypatch.setattr(load, "_addresses", {})
+    load.prepare([Scale(2.0), Scale(3.0), Scale(4.0)], 2)
+    assert load.cache_info() == load.CacheInfo(compiled=3, loaded=2, kept=3)
+    for factor in (2.0, 3.0, 4.0):
+        x, y = np.full(16, 3, np.float32), np.zeros(16, np.float32)
+        call(Scale(factor), [x, y], [0])
+        assert y[0] == 3 * factor
 
 
 SCRIPT = """

@@ -93,12 +93,6 @@ def _warn(message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
-def has(name: str) -> bool:
-    """Whether there is an object file `name`, sound or not."""
-    path = folder()
-    return path is not None and (path / f"{name}.o").exists()
-
-
 def read(name: str) -> bytes | None:
     """The object file `name`, or None when it is missing or damaged."""
     path = folder()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,6 @@ class CacheInfo:
 
 _lock = threading.RLock()
 _addresses: dict[tuple[str, Machine], int] = {}
-_ready: dict[tuple[str, Machine], bytes] = {}  # compiled beforehand, not yet linked
 _runners: dict[tuple[Runner, Machine], tuple[int, ...]] = {}
 _alive: list[Any] = []
 _counts = {"compiled": 0, "loaded": 0}
@@ -46,31 +45,40 @@ def address(spec: KernelSpec) -> int:
     with _lock:
         known = _addresses.get(key)
         if known is None:
-            known = _link(_object(spec, *key), (symbol(spec),))[0]
+            known = _link((_object(spec, *key),), (symbol(spec),))[0]
             _addresses[key] = known
         return known
 
 
 def prepare(specs: Iterable[KernelSpec], processes: int) -> None:
-    """Compile the kernels that are neither in this process nor in the cache, all at once.
+    """Give all these kernels their addresses at once: loaded, compiled and linked together.
 
-    `processes` says how many processes may share the work. `address` links what is ready.
+    `processes` says how many processes may share the compiling.
     """
     target = machine()
     with _lock:
-        known = {identity for identity, at in (*_addresses, *_ready) if at == target}
-        wanted = {identity: spec for spec in specs if (identity := repr(spec)) not in known}
-        names = {identity: cache.key(identity, target) for identity in wanted}
-        missing = [identity for identity, name in names.items() if not cache.has(name)]
-        if not missing:
+        found = ((repr(spec), spec) for spec in specs)
+        wanted = {name: spec for name, spec in found if (name, target) not in _addresses}
+        if not wanted:
             return
-        from striate.jit.crew import object_codes
+        files = {identity: cache.key(identity, target) for identity in wanted}
+        read = {identity: cache.read(file) for identity, file in files.items()}
+        contents = {identity: content for identity, content in read.items() if content is not None}
+        _counts["loaded"] += len(contents)
+        missing = [identity for identity in wanted if identity not in contents]
+        if missing:
+            from striate.jit.crew import object_codes
 
-        contents = object_codes([wanted[identity] for identity in missing], target, processes)
-        for identity, content in zip(missing, contents, strict=True):
-            _ready[identity, target] = content
-            _counts["compiled"] += 1
-            cache.write(names[identity], content)
+            made = object_codes([wanted[identity] for identity in missing], target, processes)
+            for identity, content in zip(missing, made, strict=True):
+                contents[identity] = content
+                _counts["compiled"] += 1
+                cache.write(files[identity], content)
+        names = [symbol(wanted[identity]) for identity in contents]
+        places = _link(tuple(contents.values()), names)
+        _addresses.update(
+            ((identity, target), place) for identity, place in zip(contents, places, strict=True)
+        )
 
 
 def runner(spec: Runner) -> tuple[int, ...]:
@@ -78,14 +86,11 @@ def runner(spec: Runner) -> tuple[int, ...]:
     key = spec, machine()
     with _lock:
         if key not in _runners:
-            _runners[key] = _link(_object(spec, repr(spec), key[1]), spec.functions)
+            _runners[key] = _link((_object(spec, repr(spec), key[1]),), spec.functions)
         return _runners[key]
 
 
 def _object(spec: KernelSpec | Runner, identity: str, target: Machine) -> bytes:
-    content = _ready.pop((identity, target), None)
-    if content is not None:
-        return content
     name = cache.key(identity, target)
     content = cache.read(name)
     if content is not None:
@@ -99,12 +104,15 @@ def _object(spec: KernelSpec | Runner, identity: str, target: Machine) -> bytes:
     return content
 
 
-def _link(content: bytes, names: tuple[str, ...]) -> tuple[int, ...]:
+def _link(contents: Sequence[bytes], names: Sequence[str]) -> tuple[int, ...]:
+    """Addresses of the functions `names` of these object files."""
     global _linker
     binding = llvm()
     if _linker is None:
         _linker = binding.create_lljit_compiler()
-    builder = binding.JITLibraryBuilder().add_object_img(content).add_current_process()
+    builder = binding.JITLibraryBuilder().add_current_process()
+    for content in contents:
+        builder.add_object_img(content)
     for name in names:
         builder.export_symbol(name)
     tracker = builder.link(_linker, f"{names[0]}_{len(_alive)}")
