@@ -85,6 +85,24 @@ def test_a_process_that_fails_costs_no_result(monkeypatch, command):
     assert crew.object_codes(SPECS, target.machine(), 2) == serial()
 
 
+def test_kernels_that_cannot_travel_are_compiled_here():
+    class Local(Gemm):
+        pass
+
+    specs = [Local(ci, 16, NONE) for ci in range(3, 11)]
+    assert crew.object_codes(specs, target.machine(), 2) == serial(specs)
+
+
+def test_no_thread_costs_no_result(monkeypatch, started):
+    def refused(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", refused)
+    assert crew.object_codes(SPECS, target.machine(), 2) == serial()
+    assert len(started) == 1
+    assert ended(started)
+
+
 def test_a_process_that_hangs_is_ended(monkeypatch, started):
     monkeypatch.setattr(crew, "PATIENCE", 0.1)
     command = [sys.executable, "-c", "import time; time.sleep(600)"]

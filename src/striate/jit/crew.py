@@ -49,7 +49,7 @@ def object_codes(specs: Sequence[KernelSpec], machine: Machine, processes: int) 
                 break
             done[i] = object_code(specs[i].emit(machine), machine)
         for helper in helpers:
-            helper.join(PATIENCE)
+            helper.wait(PATIENCE)
     finally:
         for helper in helpers:
             helper.end()
@@ -91,8 +91,8 @@ class _Helper(threading.Thread):
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the process; without one (no memory, no permission) this helper does nothing."""
-        with contextlib.suppress(OSError):
+        """Start both; where one cannot be had (memory, permission), this helper does nothing."""
+        with contextlib.suppress(OSError, RuntimeError):
             self._process = subprocess.Popen(  # noqa: S603  # our own code, nothing of a user's
                 _command(),
                 stdin=subprocess.PIPE,
@@ -100,13 +100,12 @@ class _Helper(threading.Thread):
                 stderr=subprocess.DEVNULL,
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
-        super().start()
+            super().start()
 
     def run(self) -> None:
         """Hand out kernels until none waits or the process is gone."""
         process = self._process
-        if process is None:
-            return
+        assert process is not None
         assert process.stdin is not None
         assert process.stdout is not None
         while True:
@@ -115,14 +114,23 @@ class _Helper(threading.Thread):
             except IndexError:
                 return
             try:
-                worker.send(process.stdin, pickle.dumps((self._specs[i], self._machine)))
+                request = pickle.dumps((self._specs[i], self._machine))
+            except (pickle.PicklingError, AttributeError, TypeError):  # a class inside a function
+                continue
+            try:
+                worker.send(process.stdin, request)
                 answer = worker.receive(process.stdout)
-            except (OSError, ValueError, pickle.PicklingError):  # it died, or its pipe is closed
+            except (OSError, ValueError):  # it died, or its pipe is closed
                 return
             if answer is None:
                 return
             if answer[:1] == worker.DONE:
                 self._done[i] = answer[1:]
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Until nothing is left to hand out and the last answer is here."""
+        if self.ident is not None:
+            self.join(seconds)
 
     def end(self) -> None:
         """End the process, whatever it does at present."""
@@ -130,8 +138,7 @@ class _Helper(threading.Thread):
             return
         self._process.kill()
         self._process.wait()
-        if self.ident is not None:
-            self.join()
+        self.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
