@@ -6,6 +6,7 @@ from hypothesis import given, settings
 
 from striate.arith.layout import NHWC, PLAIN, Nhwc, PackedWeights
 from striate.arith.pool import windows
+from striate.engine.choice import Chooser
 from striate.engine.expand import expand
 from striate.engine.fuse import fuse
 from striate.engine.layout import Reorder, place, same_memory
@@ -28,7 +29,7 @@ def param(name, *shape):
 
 
 def placed(graph):
-    result = place(fuse(expand(graph)), MACHINE)
+    result = place(fuse(expand(graph)), MACHINE, Chooser(MACHINE))
     typecheck(result.graph)
     return result
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 import striate.functional as F
 from striate import nn
 from striate.engine import arena
+from striate.engine.options import Options
 from striate.engine.plan import plan
 from striate.engine.program import SCRATCH
 from striate.engine.reference import DTYPES, run_tasks
@@ -48,9 +49,9 @@ class Native:
             call(step.spec, arrays, step.sizes, PARTS)
 
 
-def compare(graph, *arrays, tolerance=2e-5, **options):
+def compare(graph, *arrays, tolerance=2e-5, algorithm="auto", training=False):
     """After each task its buffers are alike; then both go on from the native numbers."""
-    program = plan(graph, machine(), 2, **options)
+    program = plan(graph, machine(), 2, training=training, options=Options(algorithm))
     native = Native(program, arrays)
     done = []
 

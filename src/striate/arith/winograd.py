@@ -1,12 +1,13 @@
-"""Which way of computing a 3×3 convolution takes the least work: a cost model in multiply-adds.
+"""Ways of computing a 3×3 convolution, what each costs and how far it errs.
 
-With P = (m+2)² points and T = images · ⌈rows/m⌉ · ⌈cols/m⌉ tiles, F(m×m, 3×3) costs
+The cost model counts multiply-adds. With P = (m+2)² points and T = images · ⌈rows/m⌉ · ⌈cols/m⌉
+tiles, F(m×m, 3×3) costs
 
     work   = P · T · (ci·co + TRANSFORM · (ci + co))         products and transforms
     stream = FMAS_A_BYTE · 4 · P · ci · co                   weights, where L2 does not hold them
 
 and takes the larger of the two, for the weights are fetched while products are computed. The
-direct convolution has m = 1, P = 9 and no transforms.
+direct convolution has m = 1, P = 9 and no transforms. The errors are those of `arith.rounding`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from striate.arith.machine import Machine
+from striate.arith.rounding import gradient_amplification, output_amplification, relative_error
 
 # Fewer channels leave the products too short to pay for the transforms.
 LEAST_CHANNELS = 16
@@ -23,33 +25,76 @@ TRANSFORM = 8
 FMAS_A_BYTE = 2
 DIRECT = 0
 TILES = (4, 2)
+GRADIENT_TILE = 4
+# What `algorithm` may be, and the tile of Winograd's method that it asks for.
+ALGORITHMS = {"auto": None, "direct": DIRECT, "winograd-f2": 2, "winograd-f4": 4}
+NAMES = {tile: name for name, tile in ALGORITHMS.items()}
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way: `tile` is m, or `DIRECT`; `cost` in multiply-adds of one core."""
+    """One way: `tile` is m, or `DIRECT`; `cost` in multiply-adds of one core.
+
+    `error` is the largest to be expected, relative to the RMS of the results.
+    """
 
     tile: int
     cost: int
+    error: float
+
+    @property
+    def name(self) -> str:
+        """As `algorithm` calls it."""
+        return str(NAMES[self.tile])
 
     def __str__(self) -> str:
-        name = f"winograd F({self.tile}×{self.tile})" if self.tile else "direct"
-        return f"{name} {self.cost / 1e6:.3g} M"
+        return f"{self.name} {self.cost / 1e6:.3g} M, error {self.error:.1e}"
 
 
 def candidates(
     images: int, out: tuple[int, int], ci: int, co: int, machine: Machine
 ) -> list[Candidate]:
     """All ways to compute a 3×3 convolution of stride 1, the cheapest first."""
-
-    def cost(tile: int) -> int:
-        side, points = (tile, (tile + 2) ** 2) if tile else (1, 9)
-        tiles = images * -(-out[0] // side) * -(-out[1] // side)
-        work = points * tiles * (ci * co + (TRANSFORM * (ci + co) if tile else 0))
-        weights = 4 * points * ci * co
-        return max(work, FMAS_A_BYTE * weights if weights > machine.l2_bytes // 2 else 0)
-
-    ways = [Candidate(DIRECT, cost(DIRECT))]
+    ways = [Candidate(DIRECT, _cost(DIRECT, images, out, ci, co, machine), relative_error(9 * ci))]
     if min(ci, co) >= LEAST_CHANNELS:
-        ways += [Candidate(tile, cost(tile)) for tile in TILES]
+        ways += [
+            Candidate(
+                tile,
+                _cost(tile, images, out, ci, co, machine),
+                relative_error(ci, output_amplification(tile)),
+            )
+            for tile in TILES
+        ]
     return sorted(ways, key=lambda way: way.cost)
+
+
+def gradient_candidates(
+    images: int, out: tuple[int, int], ci: int, co: int, machine: Machine
+) -> list[Candidate]:
+    """The same for the gradient of the weights; its errors are estimated from above.
+
+    Sums are taken in chunks, which err less than one long sum.
+    """
+    pixels, tiles = images * out[0] * out[1], _tiles(GRADIENT_TILE, images, out)
+    errors = {
+        DIRECT: relative_error(pixels),
+        GRADIENT_TILE: relative_error(tiles, gradient_amplification(GRADIENT_TILE)),
+    }
+    ways = [
+        Candidate(tile, _cost(tile, images, out, ci, co, machine), error)
+        for tile, error in errors.items()
+        if tile == DIRECT or min(ci, co) >= LEAST_CHANNELS
+    ]
+    return sorted(ways, key=lambda way: way.cost)
+
+
+def _tiles(side: int, images: int, out: tuple[int, int]) -> int:
+    return images * -(-out[0] // side) * -(-out[1] // side)
+
+
+def _cost(tile: int, images: int, out: tuple[int, int], ci: int, co: int, machine: Machine) -> int:
+    side, points = (tile, (tile + 2) ** 2) if tile else (1, 9)
+    work = ci * co + (TRANSFORM * (ci + co) if tile else 0)
+    weights = 4 * points * ci * co
+    stream = FMAS_A_BYTE * weights if weights > machine.l2_bytes // 2 else 0
+    return max(points * _tiles(side, images, out) * work, stream)

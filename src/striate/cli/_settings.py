@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from striate.cli._app import Name, nearest
+from striate.cli._kernels import KERNEL_OPTIONS
 from striate.errors import ArgumentError, CheckpointError, FormatError
 from striate.io.atomic import write_atomic
 
@@ -59,6 +60,8 @@ class Settings:
     recompute: bool
     seed: int
     threads: int
+    algorithm: str
+    max_relative_error: float | None
 
     def with_optimizer_defaults(self) -> Settings:
         """Fill in what depends on the optimiser alone."""
@@ -141,6 +144,7 @@ _OPTIONS = (
     click.option("--seed", type=_COUNT, metavar="N", default=0),
     click.option("--threads", type=_COUNT, metavar="N", default=0,
                  help="0: as many as may be used."),
+    *KERNEL_OPTIONS,
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from striate.cli._app import common
+from striate.cli._kernels import kernel_options
 from striate.cli._model import InputShape, Shape, open_model
 from striate.cli._output import note, percent, print_json, table
 from striate.errors import ArgumentError
@@ -29,6 +30,7 @@ _POSITIVE = click.IntRange(min=1)
               help="Measure training steps: forward, loss, backward, SGD.")  # fmt: skip
 @click.option("--seconds", type=click.FloatRange(0), default=2.0, show_default=True,
               help="How long to measure a network; at least five rounds.")  # fmt: skip
+@kernel_options
 @common
 def bench(
     model: str | None,
@@ -38,6 +40,7 @@ def bench(
     training: bool,
     seconds: float,
     as_json: bool,
+    **wishes: Any,
 ) -> None:
     """Measure speed on random pictures.
 
@@ -55,9 +58,9 @@ def bench(
     if model is None:
         if shape is not None:
             raise ArgumentError("--input needs MODEL: networks take pictures of different shapes")
-        _all_networks(batch, training, seconds, as_json)
+        _all_networks(batch, training, seconds, as_json, wishes)
         return
-    profile, used = _profile(model, shape, batch, training, seconds)
+    profile, used = _profile(model, shape, batch, training, seconds, wishes)
     if as_json:
         print_json(_facts(model, used, training) | profile.to_dict())
     else:
@@ -65,22 +68,30 @@ def bench(
 
 
 def _profile(
-    model: str, shape: Shape | None, batch: int, training: bool, seconds: float
+    model: str,
+    shape: Shape | None,
+    batch: int,
+    training: bool,
+    seconds: float,
+    wishes: dict[str, Any],
 ) -> tuple[Profile, Shape]:
     from striate.report.bench import profile
 
     net, used = open_model(model, shape)
-    return profile(net.eval(), used, batch, training=training, seconds=seconds), used
+    found = profile(net.eval(), used, batch, training=training, seconds=seconds, **wishes)
+    return found, used
 
 
-def _all_networks(batch: int, training: bool, seconds: float, as_json: bool) -> None:
+def _all_networks(
+    batch: int, training: bool, seconds: float, as_json: bool, wishes: dict[str, Any]
+) -> None:
     from striate import models
     from striate.report.bench import limits
 
     found: list[dict[str, Any]] = []
     for name in models.list():
         note(f"measuring {name}")
-        profile, shape = _profile(name, None, batch, training, seconds)
+        profile, shape = _profile(name, None, batch, training, seconds, wishes)
         numbers = profile.to_dict()
         del numbers["steps"], numbers["groups"]
         found.append(_facts(name, shape, training) | numbers)

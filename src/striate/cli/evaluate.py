@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from striate.cli._app import Name, common
 from striate.cli._data import evaluation_data
 from striate.cli._evaluation import Evaluation, load_model, measure
+from striate.cli._kernels import kernel_options
 from striate.cli._output import note, percent, print_json, table
 from striate.train.metrics import per_class
 
@@ -32,15 +34,22 @@ PRINTED_CLASSES = 12
     type=click.Path(path_type=Path, dir_okay=False),
     help="Draw the confusion matrix into this PNG file.",
 )
+@kernel_options
 @common
 def evaluate(
-    model: Path, data: str, split: str | None, confusion: Path | None, as_json: bool
+    model: Path,
+    data: str,
+    split: str | None,
+    confusion: Path | None,
+    as_json: bool,
+    **wishes: Any,
 ) -> None:
     """Measure MODEL on DATA: a folder of pictures or a built-in set.
 
     Classes are matched by name.
     """
     trained = load_model(model)
+    trained.net.plan(**wishes)
     pictures, labels, bad = evaluation_data(data, split, trained.recipe, trained.classes)
     for picture in bad:
         note(f"striate: {picture.path}: {picture.reason}; left out")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from striate.cli._app import Name, common
+from striate.cli._kernels import kernel_options
 from striate.cli._model import InputShape, Shape, open_model
 from striate.cli._output import print_json
+from striate.errors import ArgumentError
 
 if TYPE_CHECKING:
     from striate.nn import Module
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
               help="State the peak memory of a training step by SGD with momentum.")  # fmt: skip
 @click.option("--recompute", is_flag=True,
               help="The same for striate train --recompute.")  # fmt: skip
-@click.option("--plan", is_flag=True, help="Print the program that the engine makes of the net.")
+@click.option("--plan", is_flag=True, help="Print the program that the engine makes of the net, "
+              "and how each convolution is computed and why.")  # fmt: skip
+@kernel_options
 @common
 def inspect(
     model: str,
@@ -39,6 +43,7 @@ def inspect(
     recompute: bool,
     plan: bool,
     as_json: bool,
+    **wishes: Any,
 ) -> None:
     """Show the layers of MODEL, a model file or the name of a network.
 
@@ -49,7 +54,9 @@ def inspect(
 
     net, shape = open_model(model, shape, classes, stem)
     found = summary(net, shape, batch=batch, training=training or recompute, checkpoint=recompute)
-    text = _plan(net, shape) if plan else None
+    if not plan and set(wishes.values()) != {"auto", None}:
+        raise ArgumentError("--algorithm and --max-relative-error need --plan")
+    text = _plan(net, shape, wishes) if plan else None
     if as_json:
         result = {"model": model, "input": list(shape), **found.to_dict()}
         print_json(result if text is None else {**result, "plan": text})
@@ -57,8 +64,8 @@ def inspect(
         click.echo(str(found) if text is None else f"{found}\n\n{text}")
 
 
-def _plan(net: Module, shape: Shape) -> str:
+def _plan(net: Module, shape: Shape, wishes: dict[str, Any]) -> str:
     from striate.engine import describe
     from striate.nn.tracing import trace_module
 
-    return describe(trace_module(net, [(1, *shape)], training=False).graph)
+    return describe(trace_module(net, [(1, *shape)], training=False).graph, **wishes)

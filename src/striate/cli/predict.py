@@ -16,6 +16,7 @@ import numpy as np
 
 from striate.cli._app import common, leave
 from striate.cli._evaluation import TrainedModel, load_model
+from striate.cli._kernels import kernel_options
 from striate.cli._output import note, print_json
 from striate.errors import ArgumentError, DataError
 from striate.io.atomic import write_atomic
@@ -33,8 +34,16 @@ BATCH = 64
               help="Classes named for each picture.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False),
               help="Write the predictions to this .csv or .jsonl file.")  # fmt: skip
+@kernel_options
 @common
-def predict(model: Path, files: Sequence[str], top: int, out: Path | None, as_json: bool) -> None:
+def predict(
+    model: Path,
+    files: Sequence[str],
+    top: int,
+    out: Path | None,
+    as_json: bool,
+    **wishes: Any,
+) -> None:
     """Name the most probable classes of pictures.
 
     FILE is a picture, a folder (searched with all its sub-folders), a pattern like 'new/*.png', or
@@ -44,6 +53,7 @@ def predict(model: Path, files: Sequence[str], top: int, out: Path | None, as_js
     if out is not None and out.suffix not in {".csv", ".jsonl"}:
         raise ArgumentError(f"--out {out}: the name must end in .csv or .jsonl")
     trained = load_model(model)
+    trained.net.plan(**wishes)
     bad: list[BadPicture] = []
     found = []
     for prediction in _predictions(trained, _paths(files), top, bad):

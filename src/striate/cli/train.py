@@ -181,6 +181,8 @@ def _trainer(net: Module, found: TrainingData, settings: Settings, run: Path) ->
         class_weights=class_weights(settings, found.train),
         ema=settings.ema or None,
         checkpoint=settings.recompute,
+        algorithm=settings.algorithm,
+        max_relative_error=settings.max_relative_error,
     )
 
 
@@ -190,6 +192,9 @@ def _finish(run: Path, found: TrainingData, settings: Settings) -> float:
     from striate.report.curves import draw_curves
 
     best = load_model(run / "best.safetensors")
+    best.net.plan(
+        algorithm=settings.algorithm, max_relative_error=settings.max_relative_error, tune=False
+    )
     result = measure(best.net, found.valid, found.valid.labels, len(best.classes))
     title = f"{settings.model} on {Path(settings.data).name}"
     draw_curves(_read_log(run / "log.csv"), run / "curves.png", title)

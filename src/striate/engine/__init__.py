@@ -7,9 +7,12 @@ this process; their results do not depend on either thread count or batch.
 from __future__ import annotations
 
 from striate.engine.memory import Footprint, footprint_of
+from striate.engine.options import DEFAULT, Options
 from striate.engine.peak import measure_peak
 from striate.engine.plan import passes, plan
+from striate.engine.program import Program
 from striate.engine.run import Executable
+from striate.engine.tune import timer
 from striate.graph import Graph
 from striate.jit.load import CacheInfo, cache_info
 from striate.jit.pool import get_num_threads, set_num_threads
@@ -17,40 +20,69 @@ from striate.jit.target import machine
 
 
 def build(
-    graph: Graph, *, training: bool = False, algorithm: str = "auto", checkpoint: bool = False
+    graph: Graph,
+    *,
+    training: bool = False,
+    algorithm: str = "auto",
+    max_relative_error: float | None = None,
+    tune: bool | None = None,
+    checkpoint: bool = False,
 ) -> Executable:
     """A callable from the graph's input arrays to a tuple of its outputs.
 
     Each call runs the graph's host updates, then the native program, which also assigns the
     graph's parameters. `training=True` says that parameters change at each run, so nothing that
-    depends on them is kept. `algorithm` of 3×3 convolutions: "auto" for the one that the cost
-    model of `arith.winograd` prefers, "direct", "winograd-f2" or "winograd-f4".
-    `checkpoint=True` computes the forward pass again, in segments, where the assignments need it.
+    depends on them is kept. `checkpoint=True` computes the forward pass again, in segments, where
+    the assignments need it. The others are the fields of `Options`.
 
-    Raises ArgumentError for another algorithm.
+    Raises ArgumentError for an option outside its range, and for a bound that no way meets.
     """
-    program = plan(
+    options = Options(algorithm, max_relative_error, tune)
+    return Executable(_plan(graph, training, options, checkpoint=checkpoint))
+
+
+def _plan(graph: Graph, training: bool, options: Options, *, checkpoint: bool = False) -> Program:
+    return plan(
         graph,
         machine(),
         get_num_threads(),
         training=training,
-        algorithm=algorithm,
+        options=options,
+        timer=timer(graph, machine(), options, training=training or bool(graph.assigns)),
         checkpoint=checkpoint,
     )
-    return Executable(program)
 
 
-def footprint(graph: Graph, *, training: bool = False, checkpoint: bool = False) -> Footprint:
-    """The memory that `build(graph, …)` and its runs will take; nothing is compiled."""
+def footprint(
+    graph: Graph, *, training: bool = False, checkpoint: bool = False, options: Options = DEFAULT
+) -> Footprint:
+    """The memory that `build(graph, …)` and its runs will take; nothing is compiled or timed."""
     threads = get_num_threads()
-    program = plan(graph, machine(), threads, training=training, checkpoint=checkpoint)
+    program = plan(
+        graph, machine(), threads, training=training, options=options, checkpoint=checkpoint
+    )
     return footprint_of(program, threads)
 
 
-def describe(graph: Graph, *, training: bool = False) -> str:
-    """The graph after each pass, and the program: what `striate inspect --plan` prints."""
-    parts = [f"--- {name} ---\n{placed.graph}" for name, placed in passes(graph, machine())]
-    program = plan(graph, machine(), get_num_threads(), training=training)
+def describe(
+    graph: Graph,
+    *,
+    training: bool = False,
+    algorithm: str = "auto",
+    max_relative_error: float | None = None,
+    tune: bool | None = None,
+) -> str:
+    """What `striate inspect --plan` prints of a graph that is built with the same arguments.
+
+    The graph after each pass, how each convolution is computed and why, and the program.
+    """
+    program = _plan(graph, training, Options(algorithm, max_relative_error, tune))
+    shown = passes(graph, machine(), program.choices)
+    parts = [f"--- {name} ---\n{placed.graph}" for name, placed in shown]
+    choices = "\n".join(map(str, program.choices)) or "none"
+    parts.append(
+        f"--- ways of convolutions: cost in multiply-adds, error of the RMS ---\n{choices}"
+    )
     return "\n\n".join([*parts, f"--- program for {machine().isa} ---\n{program}"])
 
 
@@ -58,6 +90,7 @@ __all__ = [
     "CacheInfo",
     "Executable",
     "Footprint",
+    "Options",
     "build",
     "cache_info",
     "describe",

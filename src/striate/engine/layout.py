@@ -7,7 +7,9 @@ graph as a name for the same memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from striate.arith.conv import ConvShape
 from striate.arith.layout import (
@@ -21,8 +23,7 @@ from striate.arith.layout import (
     WinogradWeights,
 )
 from striate.arith.machine import Machine
-from striate.arith.winograd import DIRECT, LEAST_CHANNELS, Candidate, candidates
-from striate.errors import ArgumentError
+from striate.arith.winograd import LEAST_CHANNELS
 from striate.graph.ops.axismap import AxisMap
 from striate.graph.ops.conv import Conv2d, ConvInputGrad, ConvWeightGrad
 from striate.graph.ops.eltwise import Fused, Map
@@ -34,6 +35,10 @@ from striate.graph.ops.reduce import Reduce
 from striate.graph.ops.shape import Concat, Flip, Slice
 from striate.graph.value import Array, Graph, Node, Op, TensorType, Value
 
+if TYPE_CHECKING:
+    from striate.engine.choice import Choice
+
+ConvOp = Conv2d | ConvInputGrad | ConvWeightGrad
 IMAGE_OPS = (MaxPool, MaxPoolGrad, MaxPoolIndices, ChannelStats)
 FLEXIBLE_OPS = (Map, Fused, FusedReduce, Reduce, Concat, Slice, Flip, AxisMap)
 
@@ -55,10 +60,11 @@ class Reorder(Op):
 
 @dataclass(frozen=True)
 class Placed:
-    """A graph and the memory order of each of its values."""
+    """A graph, the memory order of each of its values, the way of each of its convolutions."""
 
     graph: Graph
     layouts: dict[Value, Layout]
+    choices: dict[Node, Choice] = field(default_factory=dict)
 
 
 def same_memory(shape: tuple[int, ...], a: Layout, b: Layout) -> bool:
@@ -70,7 +76,13 @@ def same_memory(shape: tuple[int, ...], a: Layout, b: Layout) -> bool:
     return len(shape) != 4 or shape[1] == 1 or shape[2] * shape[3] == 1
 
 
-def conv_shape(op: Conv2d | ConvInputGrad | ConvWeightGrad, node: Node) -> ConvShape:
+def conv_of(node: Node) -> ConvOp | None:
+    """The convolution of a node, with or without an epilogue."""
+    op = node.op.conv if isinstance(node.op, FusedConv) else node.op
+    return op if isinstance(op, (Conv2d, ConvInputGrad, ConvWeightGrad)) else None
+
+
+def conv_shape(op: ConvOp, node: Node) -> ConvShape:
     """The forward convolution that a convolution node belongs to."""
     if isinstance(op, Conv2d):
         (n, ci, h, w), (co, _, kh, kw) = node.inputs[0].shape, node.inputs[1].shape
@@ -93,10 +105,6 @@ def weight_layout(op: Conv2d | ConvInputGrad, shape: ConvShape, machine: Machine
     return PackedWeights(machine.block(ci), shape.groups, phases, True)
 
 
-# What `algorithm` may be, and the tile of Winograd's method that it asks for.
-ALGORITHMS = {"auto": None, "direct": DIRECT, "winograd-f2": 2, "winograd-f4": 4}
-
-
 def allows_winograd(shape: ConvShape) -> bool:
     """Whether Winograd's method can compute this convolution and its gradients."""
     return (
@@ -107,21 +115,9 @@ def allows_winograd(shape: ConvShape) -> bool:
     )
 
 
-def conv_ways(
-    op: Conv2d | ConvInputGrad, shape: ConvShape, machine: Machine, *, training: bool
-) -> list[Candidate]:
-    """Ways to compute a convolution that allows Winograd's method, the cheapest first.
-
-    Inference decides for one image, so that an image gives the same bits in every batch; a
-    training step decides for its batch.
-    """
-    out = (shape.out_h, shape.out_w) if isinstance(op, Conv2d) else (shape.h, shape.w)
-    return candidates(shape.n if training else 1, out, shape.ci, shape.co, machine)
-
-
 class _Placing:
-    def __init__(self, machine: Machine, algorithm: str, training: bool) -> None:
-        self.machine, self.algorithm, self.training = machine, algorithm, training
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
         self.layouts: dict[Value, Layout] = {}
         self.moved: dict[tuple[Value, Layout], Value] = {}
 
@@ -142,12 +138,15 @@ class _Placing:
             self.moved[key] = moved
         return self.moved[key]
 
-    def inputs_of(self, node: Node, inputs: tuple[Value, ...]) -> tuple[tuple[Value, ...], Layout]:
+    def inputs_of(
+        self, node: Node, inputs: tuple[Value, ...], choice: Choice | None
+    ) -> tuple[tuple[Value, ...], Layout]:
         """The inputs in the order that the node's kernel reads, and the order of its outputs."""
-        op = node.op
-        conv = op.conv if isinstance(op, FusedConv) else op
+        op, conv = node.op, conv_of(node)
         if isinstance(conv, (Conv2d, ConvInputGrad)):
-            first = (self.want(inputs[0], NHWC), self.want(inputs[1], self._weights(conv, node)))
+            assert choice is not None
+            weights = self._weights(conv, node, choice.way.tile)
+            first = (self.want(inputs[0], NHWC), self.want(inputs[1], weights))
             return (*first, *(self._image(v) for v in inputs[2:])), NHWC
         if isinstance(conv, ConvWeightGrad):
             return tuple(self.want(v, NHWC) for v in inputs), PLAIN
@@ -159,17 +158,12 @@ class _Placing:
             return tuple(self._image(v) for v in inputs), NHWC
         return tuple(self.want(v, PLAIN) for v in inputs), PLAIN
 
-    def _weights(self, op: Conv2d | ConvInputGrad, node: Node) -> Layout:
+    def _weights(self, op: Conv2d | ConvInputGrad, node: Node, tile: int) -> Layout:
         """The weights' order, and with it the algorithm: what is packed for it computes it."""
         shape = conv_shape(op, node)
         packed = weight_layout(op, shape, self.machine)
         if shape.is_depthwise:
             return DepthwiseWeights(packed.phases)
-        if not allows_winograd(shape):
-            return packed
-        tile = ALGORITHMS[self.algorithm]
-        if tile is None:
-            tile = conv_ways(op, shape, self.machine, training=self.training)[0].tile
         return WinogradWeights(packed, tile) if tile else packed
 
     def _image(self, value: Value) -> Value:
@@ -182,23 +176,17 @@ class _Placing:
         return any(isinstance(self.has(v), Nhwc) for v in inputs)
 
 
-def place(
-    graph: Graph, machine: Machine, algorithm: str = "auto", *, training: bool = False
-) -> Placed:
-    """Choose memory orders and insert the reorders.
-
-    `algorithm` of 3×3 convolutions: "auto" for the one that costs least, "direct", "winograd-f2"
-    or "winograd-f4". Raises ArgumentError for another one.
-    """
-    if algorithm not in ALGORITHMS:
-        raise ArgumentError(
-            f"algorithm={algorithm!r} is not known; choose one of {', '.join(ALGORITHMS)}"
-        )
-    placing = _Placing(machine, algorithm, training)
+def place(graph: Graph, machine: Machine, choose: Callable[[Node], Choice]) -> Placed:
+    """Choose the ways of convolutions and memory orders, and insert the reorders."""
+    placing = _Placing(machine)
+    choices: dict[Node, Choice] = {}
     made: dict[Value, Value] = {}
     for node in graph.nodes():
-        inputs, layout = placing.inputs_of(node, tuple(made[v] for v in node.inputs))
+        choice = None if conv_of(node) is None else choose(node)
+        inputs, layout = placing.inputs_of(node, tuple(made[v] for v in node.inputs), choice)
         new = Node(node.op, inputs, node.types, node.scope) if node.inputs else node
+        if choice is not None:
+            choices[new] = choice
         for old, value in zip(node.outputs(), new.outputs(), strict=True):
             made[old] = value
             placing.layouts[value] = layout if len(value.shape) == 4 else PLAIN
@@ -208,4 +196,4 @@ def place(
         tuple((p, placing.want(made[v], PLAIN)) for p, v in graph.assigns),
         graph.host_updates,
     )
-    return Placed(result, placing.layouts)
+    return Placed(result, placing.layouts, choices)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from striate.arith.expr import Expr
 from striate.arith.layout import PLAIN
 from striate.arith.machine import Machine
+from striate.engine.choice import Choice, Chooser, Timer
 from striate.engine.constants import Constant, Interned
 from striate.engine.expand import expand
 from striate.engine.fuse import fuse
@@ -17,6 +18,7 @@ from striate.engine.lower import RULES
 from striate.engine.lower.context import Lowering
 from striate.engine.lower.eltwise import add_map
 from striate.engine.memory import arena, overwritable
+from striate.engine.options import DEFAULT, Options
 from striate.engine.order import ordered
 from striate.engine.program import Program, Task
 from striate.engine.recompute import recompute
@@ -27,15 +29,19 @@ from striate.graph.ops.shape import Reshape
 from striate.graph.value import Graph, Node, Param, Value, typecheck
 
 
-def passes(graph: Graph, machine: Machine) -> list[tuple[str, Placed]]:
-    """The graph after each pass, for those who want to see them."""
+def passes(graph: Graph, machine: Machine, choices: Sequence[Choice]) -> list[tuple[str, Placed]]:
+    """The graph after each pass, for those who want to see them.
+
+    `choices`: those of the graph's program.
+    """
     shown = [("traced", Placed(typecheck(graph), {}))]
     graph = typecheck(expand(graph))
     shown.append(("expanded", Placed(graph, {})))
     graph = typecheck(recompute(graph))
     graph = typecheck(fuse(graph))
     shown.append(("fused", Placed(graph, {})))
-    placed = place(graph, machine)
+    made = iter(choices)
+    placed = place(graph, machine, lambda _: next(made))
     typecheck(placed.graph)
     shown.append(("laid out", placed))
     return shown
@@ -47,18 +53,21 @@ def plan(
     threads: int,
     *,
     training: bool = False,
-    algorithm: str = "auto",
+    options: Options = DEFAULT,
+    timer: Timer | None = None,
     checkpoint: bool = False,
 ) -> Program:
     """A program for `machine`, with work dealt out for `threads` (the results do not depend on it).
 
-    In training, and when the graph assigns parameters, nothing is constant between runs.
-    `algorithm`: see `layout.place`. `checkpoint`: see `recompute`, whose `segments` it is.
+    In training, and when the graph assigns parameters, nothing is constant between runs. Without
+    a `timer` the cost model decides alone, and equal graphs give equal programs. `checkpoint`: see
+    `recompute`, whose `segments` it is.
     """
+    chooser = Chooser(machine, options, training or bool(graph.assigns), timer)
     again = recompute(expand(graph), segments=checkpoint)
-    placed = place(fuse(again), machine, algorithm, training=training or bool(graph.assigns))
+    placed = place(fuse(again), machine, chooser)
     typecheck(placed.graph)
-    building = _Building(placed, Lowering(placed.layouts, machine, threads, algorithm))
+    building = _Building(placed, Lowering(placed.layouts, machine, threads, placed.choices))
     building.lower()
     constant = set() if training or graph.assigns else building.constant_nodes()
     building.bind_outputs()
@@ -270,6 +279,7 @@ class _Building:
             dict(low.values),
             dict(low.layouts),
             tuple(low.prepared),
+            tuple(self.placed.choices.values()),
         )
 
     def _split(self, constant: set[Node]) -> tuple[tuple[Task, ...], tuple[Task, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from striate.arith.layout import PLAIN, Layout, product
+from striate.engine.choice import Choice
 from striate.engine.constants import Constant
 from striate.graph.value import Graph, Node, Param, Value
 from striate.kernels.spec import KernelSpec
@@ -62,7 +63,8 @@ class Program:
     changed, not at each run; `kept` says what they hold, by buffer id. `offsets` are bytes into
     the arena, by buffer id. `values` tells the buffer of each value of `graph`, `layouts` its
     memory order (plain for those that are not listed). `prepared` kernels are compiled with those
-    of the steps: other sizes of the same net need them.
+    of the steps: other sizes of the same net need them. `choices` say how each convolution is
+    computed and why.
     """
 
     graph: Graph
@@ -77,6 +79,7 @@ class Program:
     values: dict[Value, int] = field(default_factory=dict)
     layouts: dict[Value, Layout] = field(default_factory=dict)
     prepared: tuple[KernelSpec, ...] = ()
+    choices: tuple[Choice, ...] = ()
 
     @property
     def constant_steps(self) -> tuple[Step, ...]:

@@ -45,7 +45,7 @@ def parts_worth(program: Program, tasks: Sequence[Task]) -> list[int]:
 class Table:
     """Steps as the native runner reads them: (kernel, buffer table, size table, parts) a step."""
 
-    def __init__(self, program: Program, tasks: Sequence[Task]) -> None:
+    def __init__(self, program: Program, tasks: Sequence[Task], *, alone: bool = False) -> None:
         steps = [step for task in tasks for step in task.steps]
         self.count = len(steps)
         slots = [b for step in steps for b in step.buffers]
@@ -62,20 +62,24 @@ class Table:
         self.address = self.rows.ctypes.data
         self.scratch = 4 * max((step.scratch for step in steps), default=0)
         # A program of small steps only keeps to the caller's thread.
-        self.threads = 1 if max(worth, default=1) == 1 else None
+        self.threads = 1 if alone or max(worth, default=1) == 1 else None
 
 
 class Executable:
-    """A program with its addresses. Calling it is thread-safe; callers take turns."""
+    """A program with its addresses. Calling it is thread-safe; callers take turns.
 
-    def __init__(self, program: Program) -> None:
+    `alone`: it runs on the caller's thread only.
+    """
+
+    def __init__(self, program: Program, *, alone: bool = False) -> None:
         self.program = program
         buffers = program.buffers
         self._lock = threading.Lock()
         steps = (*program.steps, *program.constant_steps)
         prepare([*(step.spec for step in steps), *program.prepared], get_num_threads())
-        self._table = Table(program, program.tasks)
-        self._constant_table = Table(program, program.constants)
+        self._alone = alone
+        self._table = Table(program, program.tasks, alone=alone)
+        self._constant_table = Table(program, program.constants, alone=alone)
         for spec in program.prepared:
             address(spec)
         self._memory = np.zeros(len(buffers), np.int64)
@@ -179,7 +183,8 @@ class Executable:
         """
         inputs = [self._input(i, array) for i, array in enumerate(arrays)]
         outputs = [np.empty(b.shape, DTYPES[b.dtype]) for b in self._outputs]
-        workers, table = pool(), Table(self.program, self.program.tasks)
+        workers = pool()
+        table = Table(self.program, self.program.tasks, alone=self._alone)
         block = arena.Block(self._needs(workers))
         with self._lock:
             self._point(inputs, outputs)

@@ -123,4 +123,9 @@ def write(name: str, content: bytes) -> None:
     except OSError as error:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
-        _warn(f"kernel cache {path} cannot be written: {error.strerror}; kernels are compiled anew")
+        warn_unwritable(path, error)
+
+
+def warn_unwritable(path: Path, error: OSError) -> None:
+    """Say once a process that the folder cannot be written to, which costs time only."""
+    _warn(f"kernel cache {path} cannot be written: {error.strerror}; kernels are compiled anew")

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from striate.errors import ArgumentError, ShapeError
+from striate.engine.options import DEFAULT, Options
+from striate.errors import ArgumentError
 from striate.graph import Param, Value, current_trace
 from striate.graph.symbol import Symbol
+from striate.nn.state import LoadResult, load_state
 from striate.nn.tracing import Program, Programs, call_on_symbols, forced_training, run_on_arrays
 
 if TYPE_CHECKING:
@@ -39,13 +41,6 @@ class _Changes:
         cls.last = next(cls.numbers)
 
 
-class LoadResult(NamedTuple):
-    """What `load_state_dict` found: keys that only the net has, and keys that only the dict has."""
-
-    missing: list[str]
-    unexpected: list[str]
-
-
 def Parameter(data: npt.ArrayLike, trainable: bool = True) -> Param:  # noqa: N802 - torch's name
     """A weight for use as an attribute of a module; `data` is copied, as float32 or int32."""
     return Param("parameter", data, trainable)
@@ -64,10 +59,12 @@ class Module:
 
     Attributes:
         training: what `Dropout` and `BatchNorm2d` go by; True at first.
+        kernel_options: how `net(x)` computes convolutions, as `plan` has set it.
         arch: `{"name", "arguments"}` for a net made by `striate.models.create`, else None.
     """
 
     arch: dict[str, Any] | None
+    kernel_options: Options
     programs: Programs[Program]
     forward: Callable[..., Any]
     _parameters: dict[str, Param]
@@ -84,6 +81,7 @@ class Module:
         self = super().__new__(cls)
         self.__dict__.update(
             arch=None,
+            kernel_options=DEFAULT,
             programs=Programs[Program](),
             _parameters={},
             _buffers={},
@@ -307,26 +305,7 @@ class Module:
             ArgumentError: strict, and there are such keys.
             ShapeError: an array has another shape than the net's; nothing has been changed then.
         """
-        own = dict(self._state())
-        missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-        unexpected = [key for key in state if key not in own]
-        if strict and (missing or unexpected):
-            raise ArgumentError(
-                f"state_dict does not fit {type(self).__name__}: missing {_some(missing)}; "
-                f"unexpected {_some(unexpected)} (strict=False takes what fits)"
-            )
-        arrays = {key: np.asarray(state[key]) for key in own if key in state}
-        for key, array in arrays.items():
-            if array.shape != own[key].shape:
-                raise ShapeError(
-                    f"{key}: the net has shape {own[key].shape}, the state_dict {array.shape}"
-                )
-        for key, param in own.items():
-            if key in arrays:
-                param.assign(arrays[key])
-            elif key.endswith("num_batches_tracked"):
-                param.assign(0)
-        return LoadResult(missing, unexpected)
+        return load_state(type(self).__name__, dict(self._state()), state, strict)
 
     # ------------------------------------------------------------------ calls
 
@@ -345,6 +324,33 @@ class Module:
             return call_on_symbols(self, inputs)
         outputs, single = run_on_arrays(self, inputs)
         return outputs[0] if single else outputs
+
+    def plan(
+        self,
+        *,
+        algorithm: str = "auto",
+        max_relative_error: float | None = None,
+        tune: bool | None = None,
+    ) -> Self:
+        """Say how this module computes convolutions when it is called on arrays; returns itself.
+
+        It holds for `net(x)` and `net.features(x)` of this very module from the next call on, not
+        for the layers inside when they are called by themselves, nor for `compile_step`, which
+        takes the same arguments. Several threads may call the module meanwhile.
+
+        Args:
+            algorithm: of 3×3 convolutions of stride 1: "auto" for the fastest, "direct",
+                "winograd-f2" or "winograd-f4".
+            max_relative_error: bound for the largest error that is expected of a layer's outputs,
+                relative to their RMS, such as 1e-5. Ways beyond it are left out.
+            tune: whether ways of nearly equal cost are timed once on this machine, and the better
+                one remembered beside the kernels. None: in evaluation mode.
+
+        Raises: ArgumentError for an unknown algorithm or a bound that is not above 0. A bound that
+            no way meets is an error of the call, naming the layer.
+        """
+        self.__dict__["kernel_options"] = Options(algorithm, max_relative_error, tune)
+        return self
 
     def features(self, x: Any, names: Iterable[str] | None = None) -> Any:
         """The outputs of inner layers: the net as a backbone.
@@ -380,9 +386,3 @@ class Module:
         if not lines:
             return f"{type(self).__name__}({self.extra_repr()})"
         return "\n".join([f"{type(self).__name__}({self.extra_repr()}", *lines, ")"])
-
-
-def _some(keys: list[str], limit: int = 5) -> str:
-    """The first few keys, or "none"."""
-    more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
-    return (", ".join(keys[:limit]) or "none") + more

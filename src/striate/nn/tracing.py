@@ -247,15 +247,15 @@ def run_on_arrays(
 ) -> tuple[tuple[Array, ...], bool]:
     """The outputs for arrays, and whether `forward` gives a single one."""
     arrays = [as_input(x) for x in inputs]
-    shapes = tuple(a.shape for a in arrays)
+    shapes, options = tuple(a.shape for a in arrays), module.kernel_options
 
     def make() -> Program:
         from striate import engine
 
         graph, single = trace_module(module, shapes, features=features)
-        run = engine.build(graph, training=module.training)
+        run = engine.build(graph, training=module.training, **vars(options))
         return Program(run, bool(graph.assigns or graph.host_updates), single)
 
-    key = (shapes, features, module.signature())
+    key = (shapes, features, module.signature(), options)
     program = module.programs.get(key, make)
     return module.programs.call(program, arrays), program.single

@@ -211,6 +211,8 @@ def profile(
     *,
     training: bool = False,
     seconds: float = 2.0,
+    algorithm: str = "auto",
+    max_relative_error: float | None = None,
 ) -> Profile:
     """Measure a net on random images, in inference or in training by SGD with momentum.
 
@@ -223,20 +225,23 @@ def profile(
         batch: images a run.
         training: measure forward, loss, backward and update instead of inference.
         seconds: how long to measure, at least five rounds.
+        algorithm: see `compile_step`.
+        max_relative_error: see `compile_step`.
 
     Raises: ShapeError, naming the layer, if the net cannot take such images; UnsupportedError
     where the steps of a program cannot be timed.
     """
+    wishes: dict[str, Any] = {"algorithm": algorithm, "max_relative_error": max_relative_error}
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, *shape)).astype(np.float32)
     graph = trace_module(net, [x.shape], training=False).graph
     if training:
-        step = compile_step(net, optimizer=SGD(lr=0.1, momentum=0.9))
+        step = compile_step(net, optimizer=SGD(lr=0.1, momentum=0.9), **wishes)
         step.lr = 0.0
         y = rng.integers(0, graph.outputs[0].shape[1], batch)
         executable, arrays = step.executable(x, y)
     else:
-        executable, arrays = engine.build(graph), [x]
+        executable, arrays = engine.build(graph, **wishes), [x]
     before = limits()
     times, whole, calls = _measure(executable, arrays, seconds)
     found = _better(before, limits())

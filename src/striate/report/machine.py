@@ -18,7 +18,8 @@ PACKAGES = (
     "onnx", "mpi4py", "torch",
 )  # fmt: skip
 VARIABLES = (
-    "STRIATE_NUM_THREADS", "OMP_NUM_THREADS", "STRIATE_TARGET", "STRIATE_CACHE", "NO_COLOR",
+    "STRIATE_NUM_THREADS", "OMP_NUM_THREADS", "STRIATE_TARGET", "STRIATE_CACHE", "STRIATE_TUNE",
+    "NO_COLOR",
 )  # fmt: skip
 # Halfway into the denormal range of float32, whose smallest normal number is 2⁻¹²⁶ ≈ 1.18e-38.
 DENORMAL = np.float32(1e-40)

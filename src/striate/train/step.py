@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 import striate.functional as F
 from striate import engine
+from striate.engine.options import Options
 from striate.errors import ArgumentError, CheckpointError, ShapeError, TraceError
 from striate.graph import Graph, Param, Trace, Value, gradients
 from striate.graph.ops.eltwise import Map, select
@@ -27,6 +28,8 @@ Inputs = npt.ArrayLike | Sequence[npt.ArrayLike]
 
 # Training knows few shapes (the last batch, a few image sizes), and its plans are long.
 PROGRAMS_KEPT = 8
+# Nothing is timed, so a run that is resumed, on another machine even, makes the same choices.
+COST_MODEL = Options(tune=False)
 FLOAT_MAX = float(np.finfo(np.float32).max)
 
 
@@ -65,8 +68,10 @@ class _Compiled:
         loss: Loss,
         label_smoothing: float,
         class_weights: npt.ArrayLike | None,
+        options: Options,
     ) -> None:
         self.net = net
+        self.options = options
         self._loss = loss_function(loss, label_smoothing, class_weights)
         self._labels = loss == "cross_entropy"
         self._programs = Programs[_Program](PROGRAMS_KEPT)
@@ -110,8 +115,9 @@ class Step(_Compiled):
         class_weights: npt.ArrayLike | None,
         ema: float | None,
         checkpoint: bool,
+        options: Options,
     ) -> None:
-        super().__init__(net, loss, label_smoothing, class_weights)
+        super().__init__(net, loss, label_smoothing, class_weights, options)
         if clip_norm is not None and not clip_norm > 0:
             raise ArgumentError(f"clip_norm must be above 0, got {clip_norm}")
         if ema is not None and not 0 <= ema < 1:
@@ -176,13 +182,15 @@ class Step(_Compiled):
 
     def _make(self, batch: _Batch) -> _Program:
         graph, names = self._trace(batch)
-        run = engine.build(graph, training=True, checkpoint=self._checkpoint)
+        run = engine.build(graph, training=True, checkpoint=self._checkpoint, **vars(self.options))
         return _Program(graph, run, names, stateful=True)
 
     def footprint(self, x: Inputs, y: npt.ArrayLike) -> engine.Footprint:
         """The memory that a step on such a batch takes; planned, not compiled."""
         graph, _ = self._trace(_Batch(x, y))
-        return engine.footprint(graph, training=True, checkpoint=self._checkpoint)
+        return engine.footprint(
+            graph, training=True, checkpoint=self._checkpoint, options=self.options
+        )
 
     def _trace(self, batch: _Batch) -> tuple[Graph, tuple[str, ...]]:
         """The graph of a step, and which numbers of the optimiser it takes as inputs."""
@@ -294,8 +302,9 @@ class Evaluation(_Compiled):
         *,
         label_smoothing: float = 0.0,
         class_weights: npt.ArrayLike | None = None,
+        options: Options = COST_MODEL,
     ) -> None:
-        super().__init__(net, loss, label_smoothing, class_weights)
+        super().__init__(net, loss, label_smoothing, class_weights, options)
 
     def run(self, x: Inputs, y: npt.ArrayLike) -> Result:
         """Loss and outputs of one batch; nothing of the net changes."""
@@ -309,7 +318,8 @@ class Evaluation(_Compiled):
     def _make(self, batch: _Batch) -> _Program:
         with Trace() as trace:
             graph = trace.graph(*self._forward(trace, batch, training=False))
-        return _Program(graph, engine.build(graph, training=False), (), stateful=False)
+        run = engine.build(graph, training=False, **vars(self.options))
+        return _Program(graph, run, (), stateful=False)
 
 
 def clip(grads: Sequence[Value], limit: float) -> list[Value]:
@@ -335,6 +345,9 @@ def compile_step(
     class_weights: npt.ArrayLike | None = None,
     ema: float | None = None,
     checkpoint: bool = False,
+    algorithm: str = "auto",
+    max_relative_error: float | None = None,
+    tune: bool = False,
 ) -> Step:
     """Make forward, loss, backward and update of a net one native program.
 
@@ -358,6 +371,14 @@ def compile_step(
             `with step.averaged():` puts it into the net for a while.
         checkpoint: trade time for memory: keep little of the forward pass, and compute it again
             segment by segment in the backward pass. The results are the same bits.
+        algorithm: of 3×3 convolutions of stride 1, and of their gradients: "auto" for the cheapest,
+            "direct", "winograd-f2" or "winograd-f4".
+        max_relative_error: bound for the largest error that is expected of a layer's outputs and
+            input gradients, relative to their RMS; ways beyond it are left out. Of the ways of a
+            weight gradient, a sum over the batch, the one that errs least is taken if none is
+            within the bound.
+        tune: whether ways of nearly equal cost are timed once on this machine. Off, a run goes on
+            from its checkpoint to the bit anywhere; on, where the kernel cache has been kept.
 
     Returns: a `Step`: `step(x, y)` → loss as a float; `x` is an array, or a tuple of arrays for a
     `forward` of several inputs. Changing `step.lr` compiles nothing.
@@ -367,4 +388,7 @@ def compile_step(
         ShapeError: shapes that do not fit, with the layer's path.
     """
     optimizer = optimizer or SGD(lr=0.1, momentum=0.9)
-    return Step(net, loss, optimizer, clip_norm, label_smoothing, class_weights, ema, checkpoint)
+    options = Options(algorithm, max_relative_error, tune)
+    return Step(
+        net, loss, optimizer, clip_norm, label_smoothing, class_weights, ema, checkpoint, options
+    )

@@ -72,8 +72,9 @@ class Trainer:
         callbacks: objects with Keras's hooks; `Checkpoint`s are called last.
         batch_size, seed, augment: how batches are made of arrays and data sets; batches that are
             given ready (`striate.data.Loader`) have their own.
-        clip_norm, label_smoothing, class_weights, ema, checkpoint: see `compile_step`. With `ema`
-            the averaged weights are validated, kept as the best, and in the net after `fit`.
+        clip_norm, label_smoothing, class_weights, ema, checkpoint, algorithm, max_relative_error:
+            see `compile_step`; the last two hold for validation too. With `ema` the averaged
+            weights are validated, kept as the best, and in the net after `fit`.
 
     Attributes:
         step: the compiled step; `step.lr` is the present rate.
@@ -100,6 +101,8 @@ class Trainer:
         class_weights: npt.ArrayLike | None = None,
         ema: float | None = None,
         checkpoint: bool = False,
+        algorithm: str = "auto",
+        max_relative_error: float | None = None,
     ) -> None:
         self.net = net
         self.step = compile_step(
@@ -111,9 +114,15 @@ class Trainer:
             class_weights=class_weights,
             ema=ema,
             checkpoint=checkpoint,
+            algorithm=algorithm,
+            max_relative_error=max_relative_error,
         )
         self._evaluation = Evaluation(
-            net, loss, label_smoothing=label_smoothing, class_weights=class_weights
+            net,
+            loss,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
+            options=self.step.options,
         )
         self.schedule = schedule
         # A checkpoint holds the state of the other callbacks after they have seen the epoch.
@@ -293,7 +302,9 @@ class Trainer:
             raise CheckpointError(f"{path}: does not belong to this run: {error}") from error
 
     def _restore(self, arrays: dict[str, Array], state: dict[str, Any]) -> None:
-        ours, theirs = self._run_options(), state["run"]
+        # A checkpoint that does not say how it computed is older than the choice.
+        ours = self._run_options()
+        theirs = {"algorithm": "auto", **state["run"]}
         for name, value in ours.items():
             if theirs.get(name) != value:
                 raise CheckpointError(f"{name} is {value!r} here and {theirs.get(name)!r} there")
@@ -329,4 +340,6 @@ class Trainer:
             "batch_size": self.batch_size,
             "seed": self.seed,
             "batches_per_epoch": self.batches_per_epoch,
+            "algorithm": self.step.options.algorithm,
+            "max_relative_error": self.step.options.max_relative_error,
         }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from striate.arith.layout import PLAIN, Layout
 from striate.arith.machine import Machine
+from striate.arith.winograd import DIRECT
+from striate.engine.choice import Choice
 from striate.engine.program import SCRATCH, Buffer, Step, elements_of
 from striate.graph.value import Node, TensorType, Value
 from striate.kernels.spec import KernelSpec
@@ -26,10 +28,10 @@ class Lowering:
         layouts: dict[Value, Layout],
         machine: Machine,
         threads: int,
-        algorithm: str = "direct",
+        choices: Mapping[Node, Choice] | None = None,
     ) -> None:
         self.layouts, self.machine, self.threads = layouts, machine, threads
-        self.algorithm = algorithm
+        self.choices = choices or {}
         self.buffers: dict[int, Buffer] = {SCRATCH: Buffer(SCRATCH, "scratch", 0)}
         self.values: dict[Value, int] = {}
         self.steps: list[Step] = []
@@ -39,6 +41,11 @@ class Lowering:
     def layout(self, value: Value) -> Layout:
         """Memory order of a value."""
         return self.layouts.get(value, PLAIN)
+
+    def tile(self, node: Node) -> int:
+        """Tile of Winograd's method that was chosen for a convolution; 0 for the direct one."""
+        choice = self.choices.get(node)
+        return choice.way.tile if choice is not None else DIRECT
 
     def make(self, kind: str, type_: TensorType, layout: Layout = PLAIN, **facts: Any) -> int:
         """A new buffer for a value of this type."""

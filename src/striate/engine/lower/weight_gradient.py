@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from striate.arith.conv import ConvShape
-from striate.engine.layout import allows_winograd, conv_shape
+from striate.engine.layout import conv_shape
 from striate.engine.lower.context import GOOD_BALANCE, SCRATCH_FILL, Lowering, balanced
 from striate.engine.lower.depthwise import depthwise_gradient, to_oihw
 from striate.engine.lower.eltwise import CHUNK_SUM, add_reduction
@@ -35,8 +35,7 @@ def lower_weight_gradient(
         to_oihw(low, sums, outputs[0], shape)
         return
     co, ci = shape.co // shape.groups, shape.ci // shape.groups
-    # A tile of 4×4 takes as many products as 2×2 outputs do directly.
-    if low.algorithm != "direct" and allows_winograd(shape) and shape.out_h * shape.out_w > 4:
+    if low.tile(node):
         hwio = _winograd_gradient(low, inputs, shape)
     else:
         hwio = _direct_gradient(low, inputs, shape, ci, co)

@@ -1,0 +1,180 @@
+"""Which way computes a convolution, and why.
+
+In this order: what `algorithm` asks for, what `max_relative_error` leaves, what the cost model of
+`arith.winograd` prefers; where its two best are close, what a `Timer` has measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from striate.arith.conv import ConvShape
+from striate.arith.machine import Machine
+from striate.arith.rounding import relative_error
+from striate.arith.winograd import (
+    ALGORITHMS,
+    DIRECT,
+    GRADIENT_TILE,
+    Candidate,
+    candidates,
+    gradient_candidates,
+)
+from striate.engine.layout import ConvOp, allows_winograd, conv_of, conv_shape
+from striate.engine.options import DEFAULT, Options
+from striate.errors import ArgumentError
+from striate.graph.ops.conv import Conv2d, ConvWeightGrad
+from striate.graph.ops.leaf import ParamLeaf
+from striate.graph.ops.shape import Reshape
+from striate.graph.value import Node
+
+# The cost model is right within some 30 %: rivals nearer than that are timed.
+CLOSE = 1.3
+WORK = {"Conv2d": "forward", "ConvInputGrad": "input gradient", "ConvWeightGrad": "weight gradient"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How one convolution is computed. `ways` are all that could, the cheapest first.
+
+    "direct" stands for the sum of products itself, whichever kernel computes it.
+    """
+
+    layer: str
+    work: str
+    way: Candidate
+    ways: tuple[Candidate, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        known = " · ".join(map(str, self.ways))
+        return f"{self.layer}: {self.work}: {self.way.name} ({self.reason}); {known}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The better of two ways, by its tile, and what both took; no seconds: it was not measured."""
+
+    tile: int
+    seconds: dict[int, float]
+
+
+# Of a convolution (its node, its shape), which of two ways is faster.
+Timer = Callable[[Node, ConvShape, Candidate, Candidate], Verdict]
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """Decides for each convolution of a program.
+
+    Inference decides for one image, so that an image gives the same bits in every batch; a
+    training step decides for its batch. Threads count for nothing.
+    """
+
+    machine: Machine
+    options: Options = DEFAULT
+    training: bool = False
+    timer: Timer | None = None
+
+    def __call__(self, node: Node) -> Choice:
+        """The way for the convolution of this node.
+
+        Raises ArgumentError if none is within the error bound.
+        """
+        op = conv_of(node)
+        assert op is not None
+        shape = conv_shape(op, node)
+        ways = self._ways(op, shape)
+        work = f"{WORK[type(op).__name__]} {_described(shape)}"
+        layer = layer_name(node)
+        allowed, reasons = self._allowed(f"{layer} ({work})", op, ways)
+        way, reason = self._best(node, shape, allowed)
+        return Choice(layer, work, way, tuple(ways), "; ".join([*reasons, *reason]))
+
+    def _ways(self, op: ConvOp, shape: ConvShape) -> list[Candidate]:
+        images = shape.n if self.training else 1
+        ci, co, out = shape.ci, shape.co, (shape.out_h, shape.out_w)
+        if isinstance(op, ConvWeightGrad):
+            if allows_winograd(shape):
+                return gradient_candidates(images, out, ci, co, self.machine)
+            products = images * out[0] * out[1]
+        elif isinstance(op, Conv2d):
+            if allows_winograd(shape):
+                return candidates(images, out, ci, co, self.machine)
+            products = shape.kh * shape.kw * (ci // shape.groups)
+        else:
+            if allows_winograd(shape):
+                return candidates(images, (shape.h, shape.w), co, ci, self.machine)
+            products = max(len(phase.taps) for phase in shape.phases()) * (co // shape.groups)
+        macs = shape.macs // max(1, shape.n) * images
+        return [Candidate(DIRECT, macs, relative_error(products))]
+
+    def _allowed(
+        self, what: str, op: ConvOp, ways: Sequence[Candidate]
+    ) -> tuple[list[Candidate], list[str]]:
+        """The ways that the options leave, and what they say about it."""
+        asked, limit = ALGORITHMS[self.options.algorithm], self.options.max_relative_error
+        gradient = isinstance(op, ConvWeightGrad)
+        left, reasons = list(ways), []
+        if len(ways) == 1:
+            reasons = ["the only way"]
+        elif asked is not None:
+            tile = GRADIENT_TILE if asked and gradient else asked
+            left, reasons = [way for way in ways if way.tile == tile], ["asked for"]
+        if limit is None:
+            return left, reasons
+        within = [way for way in left if way.error <= limit]
+        if not within and gradient:
+            # As many products as a batch has pixels: no way of adding them meets every bound.
+            return [min(left, key=lambda way: way.error)], [*reasons, "the least error"]
+        if not within:
+            best = min(left, key=lambda way: way.error)
+            raise ArgumentError(
+                f"max_relative_error={limit:g} cannot be met by {what}: {best.name} is expected to "
+                f"err by {best.error:.1e} of its results' RMS; allow that much, or leave it out"
+            )
+        reasons += [
+            f"error budget excludes {way.name}: {way.error:.1e} > {limit:g}"
+            for way in left
+            if way.error > limit
+        ]
+        return within, reasons
+
+    def _best(
+        self, node: Node, shape: ConvShape, ways: Sequence[Candidate]
+    ) -> tuple[Candidate, list[str]]:
+        """The best of the ways, and what speaks for it."""
+        first = ways[0]
+        if len(ways) == 1:
+            return first, []
+        second = ways[1]
+        ratio = second.cost / max(1, first.cost)
+        model = f"cost model: {ratio:.2f} × cheaper than {second.name}"
+        timed = self.timer is not None and not isinstance(conv_of(node), ConvWeightGrad)
+        if not timed or ratio > CLOSE or not first.cost:
+            return first, [model]
+        assert self.timer is not None
+        verdict = self.timer(node, shape, first, second)
+        if not verdict.seconds:
+            return first, [f"{model}; not timed, for the time budget was spent"]
+        best, other = (first, second) if verdict.tile == first.tile else (second, first)
+        ms = {tile: f"{1e3 * seconds:.3g} ms" for tile, seconds in verdict.seconds.items()}
+        return best, [f"measured {ms[best.tile]} against {ms[other.tile]} of {other.name}"]
+
+
+def layer_name(node: Node) -> str:
+    """Path of the layer: the one whose weights a convolution reads, else the scope of the node."""
+    if len(node.inputs) > 1:
+        leaf = node.inputs[1].node
+        while isinstance(leaf.op, Reshape):
+            leaf = leaf.inputs[0].node
+        if isinstance(leaf.op, ParamLeaf):
+            return leaf.op.param.name.removesuffix(".weight")
+    return node.scope or "conv"
+
+
+def _described(shape: ConvShape) -> str:
+    stride = f"/{shape.stride[0]}" if shape.stride != (1, 1) else ""
+    groups = f" groups={shape.groups}" if shape.groups > 1 else ""
+    size = f"{shape.out_h}×{shape.out_w}"
+    return f"{shape.kh}×{shape.kw}{stride} {shape.ci}→{shape.co}{groups} of {size}"
