@@ -7,6 +7,7 @@ from hypothesis import given, settings
 import striate.functional as F
 from striate import nn
 from striate.engine import arena
+from striate.engine.layouts_numpy import elements_in
 from striate.engine.options import Options
 from striate.engine.plan import plan
 from striate.engine.program import SCRATCH
@@ -59,14 +60,15 @@ def compare(graph, *arrays, tolerance=2e-5, algorithm="auto", training=False):
         if not done or done[-1] is not task:
             native.run(task)
             done.append(task)
-        got = native.memory[number][: flat.size]
+        buffer = program.buffers[number]
+        got = elements_in(buffer.layout, native.memory[number], buffer.shape)
         if flat.dtype == np.int32:
             np.testing.assert_array_equal(got, flat)
         else:
             room = tolerance * max(1.0, np.abs(flat).max(initial=0))
             np.testing.assert_allclose(got, flat, rtol=0, atol=room, err_msg=str(task.node))
         flat[...] = got
-        if (param := program.buffers[number].param) is not None:
+        if (param := buffer.param) is not None:
             param.buffer.reshape(-1)[...] = got
 
     before = {p: np.array(p.data) for p in graph.params()}

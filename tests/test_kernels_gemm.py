@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from striate.graph.ops.conv import Conv2d, ConvInputGrad
 from striate.jit import target
 from striate.kernels.epilogue import NONE, Epilogue
 from striate.kernels.gemm import Gemm
+from striate.kernels.prologue import Prologue
 from tests.conv_oracle import assert_sums, integers, run_steps
 from tests.kernel_call import assembly, calls, isa  # noqa: F401
 from tests.machine_code import fmas, functions, inner_loops, on_stack
@@ -108,6 +111,42 @@ def test_epilogue(isa, ci, co):
     b, c = integers(rng, 16, co), np.array(0.5, np.float32)
     got = product(spec, x, w, 7, 2, operands=[a, b, c])
     np.testing.assert_array_equal(got, np.maximum((x @ w.T) * a + b, 0) * 0.5)
+
+
+@pytest.mark.parametrize(("ci", "co"), [(UNPACKED, 17), (PACKED, 33), (496, 8), (3, 40)])
+def test_prologue_and_pitches(isa, ci, co):
+    """relu(x·a + b) is what is multiplied; rows of x and y lie further apart than they are long."""
+    rng = np.random.default_rng(5)
+    relu = Expr(3, (("mul", 0, 1), ("add", 3, 2), ("relu", 4)), (5,))
+    for m, fill in ((1, 5), (4, 16), (19, 3)):
+        prologue = Prologue(relu, ("channel", "scalar"), ci + fill)
+        spec = Gemm(ci, co, replace(BIAS_RELU, pitch=co + fill), prologue)
+        x, w, bias = integers(rng, m, ci), integers(rng, co, ci), integers(rng, co)
+        a, b = integers(rng, ci), np.array(2, np.float32)
+        before, wanted = (np.full((m, c + fill), np.nan, np.float32) for c in (ci, co))
+        before[:, :ci] = x
+        wanted[:, :co] = np.maximum(np.maximum(x * a + b, 0) @ w.T.astype(np.float64) + bias, 0)
+        assert spec.packed
+        step = Step(
+            spec,
+            (X, W, Y, SCRATCH, *range(OPERANDS, OPERANDS + 3)),
+            (m, 7, 2, 0, 7 * spec.pitch),
+            (),
+            (Y,),
+            "",
+            7 * spec.pitch,
+        )
+        y = np.empty(wanted.size - fill, np.float32)  # nothing follows the last row
+        memory = dict(enumerate([before.reshape(-1)[:-fill], packed(w), y, bias, a, b], X))
+        np.testing.assert_array_equal(run_steps([step], memory)[Y], wanted.reshape(-1)[:-fill])
+
+
+def test_rows_further_apart_need_no_copy(isa):
+    rng = np.random.default_rng(6)
+    x, w = integers(rng, 19, 30), integers(rng, 10, 20)
+    spec = Gemm(20, 10, NONE, Prologue(pitch=30))
+    assert not spec.packed
+    np.testing.assert_array_equal(product(spec, x, w, 8), x[:, :20] @ w.T)
 
 
 # -- as the engine plans it ------------------------------------------------------------------------

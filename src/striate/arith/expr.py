@@ -116,6 +116,20 @@ class Expr:
                 values.append(call(str(instruction[0]), operands))
         return tuple(values[i] for i in self.outputs)
 
+    def with_inputs(self, places: Sequence[int]) -> Expr:
+        """The same function with its inputs in another order: input i becomes `places[i]`."""
+
+        def move(i: int) -> int:
+            return places[i] if i < self.arity else i
+
+        code = tuple(
+            instruction
+            if instruction[0] == "const"
+            else (instruction[0], *map(move, _operands(instruction)))
+            for instruction in self.code
+        )
+        return Expr(self.arity, code, tuple(map(move, self.outputs)))
+
     def used_inputs(self) -> tuple[int, ...]:
         """Inputs that some instruction or output reads, ascending."""
         read = {i for instruction in self.code for i in _operands(instruction)}

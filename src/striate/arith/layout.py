@@ -32,6 +32,17 @@ class Nhwc:
 
 
 @dataclass(frozen=True)
+class NhwcSlice(Nhwc):
+    """Channels `start` … of NHWC images that have `pitch` channels: a part of a concatenation."""
+
+    pitch: int
+    start: int
+
+    def __str__(self) -> str:
+        return f"nhwc {self.start}… of {self.pitch}"
+
+
+@dataclass(frozen=True)
 class PackedWeights:
     """Weights (co, ci/groups, kh, kw) in the order in which a convolution kernel reads them.
 
@@ -118,6 +129,11 @@ class DepthwiseWeights:
 Layout = Plain | Nhwc | PackedWeights | Hwio | WinogradWeights | DepthwiseWeights
 PLAIN = Plain()
 NHWC = Nhwc()
+
+
+def pitch_of(layout: Layout) -> int:
+    """Elements from one pixel of NHWC images to the next; 0: as many as they have channels."""
+    return layout.pitch if isinstance(layout, NhwcSlice) else 0
 
 
 def product(shape: tuple[int, ...]) -> int:

@@ -11,7 +11,22 @@ import weakref
 from dataclasses import dataclass
 
 from striate.engine.arena import Block
-from striate.graph.value import Param
+from striate.graph.ops.leaf import Const, ParamLeaf
+from striate.graph.ops.random import RandomUniform
+from striate.graph.value import Graph, Node, Param
+
+
+def constant_nodes(graph: Graph) -> set[Node]:
+    """Nodes that depend on nothing but parameters."""
+    known: set[Node] = set()
+    for node in graph.nodes():
+        if isinstance(node.op, RandomUniform):
+            continue  # its key changes by itself
+        if isinstance(node.op, (ParamLeaf, Const)) or (
+            node.inputs and all(v.node in known for v in node.inputs)
+        ):
+            known.add(node)
+    return known
 
 
 class Interned:

@@ -5,7 +5,8 @@ Three kinds of unit are made, all by concatenating expressions:
 * maps that feed one another            → `Fused(expr)`, several outputs where several are needed
 * maps that feed a reduction            → `FusedReduce(kind, axes, expr)`; reductions of the same
                                           space over the same axes share one pass
-* maps on the result of a convolution   → `FusedConv(conv, expr)`: the epilogue, in registers
+* maps on the result of a convolution   → `FusedConv(conv, expr)`: the epilogue, in registers;
+                                          `engine.prologue` adds maps in front of a 1×1 convolution
 
 A map whose result several units want is computed again in each of them if that is cheap (at most
 two operands of full size, few and simple instructions); otherwise it is stored once.
@@ -19,6 +20,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from striate.arith.expr import Expr, Part, compose
+from striate.engine.prologue import draw_in_maps
 from striate.graph.ops.conv import Conv2d, ConvInputGrad
 from striate.graph.ops.eltwise import Fused, Map
 from striate.graph.ops.fused import FusedConv, FusedReduce
@@ -337,31 +339,14 @@ class Fusion:
         scope: str,
     ) -> Value:
         others = [v for v in operands if v != value]
-        keys: list[Hashable] = [value, *others]
-        expr = _reorder_inputs(expr, operands, keys)
+        keys = [value, *others]
+        expr = expr.with_inputs([keys.index(v) for v in operands])
         kinds = tuple(str(_lies_on(v, value.shape)) for v in others)
         inputs = tuple(made[v] for v in (*conv.inputs, *others))
         result = Node(FusedConv(conv.op, expr, kinds), inputs, conv.types, scope or conv.scope)
         if value.shape == conv.types[0].shape:
             return result.outputs()[0]
         return Node(Reshape(value.shape), result.outputs(), (value.type,), scope).outputs()[0]
-
-
-def _reorder_inputs(expr: Expr, before: list[Value], after: list[Hashable]) -> Expr:
-    """The same expression with its inputs in another order."""
-    place = {key: i for i, key in enumerate(after)}
-    renamed = [place[v] for v in before]
-
-    def move(i: int) -> int:
-        return renamed[i] if i < expr.arity else i
-
-    code = tuple(
-        instruction
-        if instruction[0] == "const"
-        else (instruction[0], *(move(int(i)) for i in instruction[1:]))
-        for instruction in expr.code
-    )
-    return Expr(expr.arity, code, tuple(move(i) for i in expr.outputs))
 
 
 def _lies_on(value: Value, shape: tuple[int, ...]) -> str | None:
@@ -384,4 +369,4 @@ def fuse(graph: Graph) -> Graph:
     """The same results in fewer passes over memory."""
     fusion = Fusion(graph)
     fusion.assign_units()
-    return fusion.rebuild()
+    return draw_in_maps(fusion.rebuild())

@@ -60,11 +60,15 @@ class Reorder(Op):
 
 @dataclass(frozen=True)
 class Placed:
-    """A graph, the memory order of each of its values, the way of each of its convolutions."""
+    """A graph, the memory order of each of its values, the way of each of its convolutions.
+
+    `homes` tells for each value in a slice the value whose buffer it is a slice of.
+    """
 
     graph: Graph
     layouts: dict[Value, Layout]
     choices: dict[Node, Choice] = field(default_factory=dict)
+    homes: dict[Value, Value] = field(default_factory=dict)
 
 
 def same_memory(shape: tuple[int, ...], a: Layout, b: Layout) -> bool:

@@ -17,6 +17,7 @@ from striate.arith.layout import (
     Hwio,
     Layout,
     Nhwc,
+    NhwcSlice,
     PackedWeights,
     Plain,
     WinogradWeights,
@@ -24,6 +25,18 @@ from striate.arith.layout import (
 )
 
 Array = NDArray[Any]
+
+
+def elements_in(layout: Layout, flat: Array, shape: tuple[int, ...]) -> Array:
+    """The elements of `flat` that hold a value of this shape, in their order: a view.
+
+    The buffer of a slice begins with the slice's first element.
+    """
+    if isinstance(layout, NhwcSlice):
+        n, c, h, w = shape
+        steps = (layout.pitch * flat.itemsize, flat.itemsize)
+        return np.lib.stride_tricks.as_strided(flat, (n * h * w, c), steps)
+    return flat[: layout.elements(shape)]
 
 
 def to_memory(layout: Layout, logical: Array) -> Array:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from striate.arith.layout import NhwcSlice
 from striate.engine.program import Buffer, Program, Step
 from striate.kernels.eltwise import Eltwise
 
@@ -18,13 +19,15 @@ Spans = dict[int, tuple[int, int]]
 
 
 def lifetimes(steps: Sequence[Step], buffers: dict[int, Buffer]) -> Spans:
-    """First and last step that touches each arena buffer."""
+    """First and last step that touches each arena buffer, or a slice of it."""
     spans: Spans = {}
     for i, step in enumerate(steps):
         for buffer in (*step.reads, *step.writes):
             if buffers[buffer].kind == "arena":
-                first, _ = spans.get(buffer, (i, i))
-                spans[buffer] = (first, i)
+                home = buffers[buffer].home
+                whole = buffer if home is None else home
+                first, _ = spans.get(whole, (i, i))
+                spans[whole] = (first, i)
     return spans
 
 
@@ -39,7 +42,17 @@ def arena(steps: Sequence[Step], buffers: dict[int, Buffer]) -> tuple[dict[int, 
         start, end = joined.get(owner, (first, last))
         joined[owner] = (min(start, first), max(end, last))
     offsets, total = place(joined, bytes_of)
-    return {buffer: offsets[owner] for buffer, owner in whole.items()}, total
+    placed = {buffer: offsets[owner] for buffer, owner in whole.items()}
+    return {**placed, **slices(buffers, placed)}, total
+
+
+def slices(buffers: dict[int, Buffer], offsets: dict[int, int]) -> dict[int, int]:
+    """Offsets of the slices of those buffers that `offsets` places."""
+    return {
+        b.id: offsets[b.home] + 4 * b.layout.start
+        for b in buffers.values()
+        if b.home in offsets and isinstance(b.layout, NhwcSlice)
+    }
 
 
 def shared(steps: Sequence[Step], spans: Spans, bytes_of: dict[int, int]) -> dict[int, int]:

@@ -10,7 +10,7 @@ from striate.arith.expr import Expr
 from striate.arith.layout import PLAIN
 from striate.arith.machine import Machine
 from striate.engine.choice import Choice, Chooser, Timer
-from striate.engine.constants import Constant, Interned
+from striate.engine.constants import Constant, Interned, constant_nodes
 from striate.engine.expand import expand
 from striate.engine.fuse import fuse
 from striate.engine.layout import Placed, Reorder, place, same_memory
@@ -22,9 +22,9 @@ from striate.engine.options import DEFAULT, Options
 from striate.engine.order import ordered
 from striate.engine.program import Program, Task
 from striate.engine.recompute import recompute
+from striate.engine.slices import join_channels
 from striate.errors import UnsupportedError
 from striate.graph.ops.leaf import Const, Input, ParamLeaf
-from striate.graph.ops.random import RandomUniform
 from striate.graph.ops.shape import Reshape
 from striate.graph.value import Graph, Node, Param, Value, typecheck
 
@@ -63,13 +63,16 @@ def plan(
     a `timer` the cost model decides alone, and equal graphs give equal programs. `checkpoint`: see
     `recompute`, whose `segments` it is.
     """
-    chooser = Chooser(machine, options, training or bool(graph.assigns), timer)
+    changing = training or bool(graph.assigns)
+    chooser = Chooser(machine, options, changing, timer)
     again = recompute(expand(graph), segments=checkpoint)
     placed = place(fuse(again), machine, chooser)
+    if not changing:
+        placed = join_channels(placed)
     typecheck(placed.graph)
     building = _Building(placed, Lowering(placed.layouts, machine, threads, placed.choices))
     building.lower()
-    constant = set() if training or graph.assigns else building.constant_nodes()
+    constant = set() if changing else constant_nodes(placed.graph)
     building.bind_outputs()
     building.bind_assigns()
     return building.finish(constant)
@@ -126,15 +129,20 @@ class _Building:
             low.values[Value(node)] = inputs[0]
             self.tasks.append(Task(node, inputs, (inputs[0],), ()))
             return
-        outputs = []
-        for value in node.outputs():
-            low.values[value] = low.make("arena", value.type, low.layout(value))
-            outputs.append(low.values[value])
+        outputs = [self._buffer(value) for value in node.outputs()]
         rule = RULES.get(type(node.op))
         if rule is None:
             raise UnsupportedError(f"no kernel for {type(node.op).__name__} (in {node.scope!r})")
         rule(low, node, inputs, outputs)
         self.tasks.append(Task(node, inputs, tuple(outputs), low.take_steps()))
+
+    def _buffer(self, value: Value) -> int:
+        """The buffer that a value is computed into: its own, or a slice of its home's."""
+        low, home = self.low, self.placed.homes.get(value)
+        if value not in low.values:
+            whole = None if home is None else self._buffer(home)
+            low.values[value] = low.make("arena", value.type, low.layout(value), home=whole)
+        return low.values[value]
 
     def _is_view(self, node: Node) -> bool:
         layout = self.low.layout
@@ -143,26 +151,18 @@ class _Building:
             return same_memory(source.shape, layout(source), node.op.layout)
         return isinstance(node.op, Reshape)
 
-    def constant_nodes(self) -> set[Node]:
-        """Nodes that depend on nothing but parameters."""
-        known: set[Node] = set()
-        for node in self.graph.nodes():
-            if isinstance(node.op, RandomUniform):
-                continue  # its key changes by itself
-            if isinstance(node.op, (ParamLeaf, Const)) or (
-                node.inputs and all(v.node in known for v in node.inputs)
-            ):
-                known.add(node)
-        return known
-
     # -- results go where the caller or a parameter has its memory --------------------------------
 
     def bind_outputs(self) -> None:
-        """Every output of the graph gets a buffer of kind "output"."""
+        """Every output of the graph gets a buffer of kind "output".
+
+        A buffer that others are slices of stays in the arena, where its place is known.
+        """
+        homes = {b.home for b in self.low.buffers.values()}
         for index, value in enumerate(self.graph.outputs):
             buffer = self.low.values[value]
             old = self.low.buffers[buffer]
-            if old.kind == "arena" and buffer not in self.outputs:
+            if old.kind == "arena" and buffer not in self.outputs and buffer not in homes:
                 self.low.buffers[buffer] = replace(
                     old, kind="output", index=index, shape=value.shape, layout=PLAIN
                 )

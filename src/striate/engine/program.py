@@ -18,7 +18,8 @@ class Buffer:
     """A piece of memory: `elements` four-byte elements.
 
     kind: "arena" (lives within a run), "param" (a Param's own memory), "input", "output"
-    (the caller's arrays), "table" (constants of the plan, in `table`), "scratch".
+    (the caller's arrays), "table" (constants of the plan, in `table`), "scratch". A slice of
+    another arena buffer names it in `home`; its first element is the layout's `start` of that.
     """
 
     id: int
@@ -30,6 +31,7 @@ class Buffer:
     param: Param | None = None
     index: int = 0
     table: bytes = b""
+    home: int | None = None
 
 
 @dataclass(frozen=True)

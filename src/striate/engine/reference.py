@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from striate.arith.layout import PLAIN, Layout
-from striate.engine.layouts_numpy import from_memory, to_memory
+from striate.arith.layout import NHWC, PLAIN, Layout, NhwcSlice
+from striate.engine.layouts_numpy import elements_in, from_memory, to_memory
 from striate.engine.program import Program, Task
 from striate.graph.value import Node, Value
 
@@ -37,7 +37,27 @@ class Memory:
 
     def read(self, number: int, value: Value, layout: Layout) -> Array:
         """The logical array of a value in a buffer."""
-        return from_memory(layout, self.flat[number], value.shape)
+        if isinstance(layout, NhwcSlice):
+            there = elements_in(layout, self._buffer(number), value.shape)
+            return from_memory(NHWC, there.reshape(-1), value.shape)
+        return from_memory(layout, self._buffer(number), value.shape)
+
+    def write(self, number: int, value: Value, layout: Layout, array: Array) -> Array:
+        """Put a value into its buffer; returns the elements that hold it."""
+        there = elements_in(layout, self._buffer(number), value.shape)
+        flat = to_memory(NHWC if isinstance(layout, NhwcSlice) else layout, array)
+        there[...] = flat.reshape(there.shape)
+        return there
+
+    def _buffer(self, number: int) -> Array:
+        """The flat array of a buffer; of a slice, what follows its first element in its home."""
+        buffer = self.program.buffers[number]
+        if buffer.home is not None:
+            assert isinstance(buffer.layout, NhwcSlice)
+            return self._buffer(buffer.home)[buffer.layout.start :]
+        if number not in self.flat:
+            self.flat[number] = np.zeros(buffer.elements, DTYPES[buffer.dtype])
+        return self.flat[number]
 
 
 def run_tasks(
@@ -47,7 +67,8 @@ def run_tasks(
 ) -> tuple[Array, ...]:
     """Run every task by its op's `numpy`; returns the outputs.
 
-    `watch(task, buffer, flat)` is called after each task for each buffer it wrote.
+    `watch(task, buffer, elements)` is called after each task for each buffer it wrote;
+    `elements` is a view of what it wrote there, pixels × channels in a slice.
     """
     memory = Memory(program, inputs)
     for task in (*program.constants, *program.tasks):
@@ -61,12 +82,7 @@ def run_tasks(
         results = node.op.numpy(*read)
         for number, value, array in zip(task.outputs, node.outputs(), results, strict=True):
             layout = program.layouts.get(value, PLAIN)
-            # A copy: some results are views of what they were made from.
-            flat = np.array(to_memory(layout, array), DTYPES[value.dtype])
-            if program.buffers[number].param is not None:
-                memory.flat[number][...] = flat
-            else:
-                memory.flat[number] = flat
+            flat = memory.write(number, value, layout, array)
             if watch is not None:
                 watch(task, number, flat)
     return tuple(

@@ -25,7 +25,12 @@ CHUNK = 1024  # elements of a row in one unit of work
 
 @dataclass(frozen=True)
 class AxisMap:
-    """x, i32 starts (axis_out + 1), i32 index and f32 weight (entries) → y."""
+    """x, i32 starts (axis_out + 1), i32 index and f32 weight (entries) → y.
+
+    `pitch` counts the elements from one row of y to the next; 0: inner.
+    """
+
+    pitch: int = 0
 
     BUFFERS: ClassVar[tuple[str, ...]] = ("x", "y", "starts", "index", "weight")
     SIZES: ClassVar[tuple[str, ...]] = ("outer", "axis_in", "axis_out", "inner")
@@ -34,12 +39,12 @@ class AxisMap:
         """LLVM IR text of the kernel."""
         unit = Unit(machine)
         k = unit.kernel(symbol(self))
-        _build(k)
+        _build(k, self.pitch)
         k.finish()
         return unit.text()
 
 
-def _build(k: Kernel) -> None:
+def _build(k: Kernel, pitch: int) -> None:
     """A unit of work is a chunk of a row of y."""
     outer, axis_in, axis_out, inner = (k.size(i) for i in range(4))
     x, y = k.buffer(0), k.buffer(1)
@@ -49,7 +54,7 @@ def _build(k: Kernel) -> None:
     def unit(at: list[Int]) -> None:
         o, j, chunk = at
         first, last = load_int(k, starts.at(j)), load_int(k, starts.at(j).at(1))
-        source, target = x.at(o * axis_in * inner), y.at((o * axis_out + j) * inner)
+        source, target = x.at(o * axis_in * inner), y.at((o * axis_out + j) * (pitch or inner))
 
         def total(c: Int, count: int, lanes_on: Any) -> None:
             """`count` vectors of y from element c of the row on."""

@@ -68,6 +68,7 @@ class Depthwise:
 class _Build:
     def __init__(self, spec: Depthwise, k: Kernel) -> None:
         self.spec, self.k = spec, k
+        self.pixel = spec.epilogue.pixel(spec.channels)
         self.most = k.machine.registers // 4  # tiles: accumulators, then windows and weights
         self.s: dict[str, Int] = {}
 
@@ -87,7 +88,7 @@ class _Build:
                 columns = inside(spec.kernel[1], spec.dilation[1], spec.stride[1], *self._across())
             image = k.buffer(X).at((n * s["in_h"] + top) * s["in_w"] * spec.channels)
             y = (n * s["y_h"] + row * spec.step[0] + s["y_top"]) * s["y_w"] + s["y_left"]
-            self._row(image, y * spec.channels, a, columns)
+            self._row(image, y * self.pixel, a, columns)
         k.finish()
 
     def _across(self) -> tuple[Int, Int, Int]:
@@ -100,7 +101,7 @@ class _Build:
 
         def args(j: Int) -> tuple[Any, ...]:
             column = j * spec.stride[1] - s["pad_left"]
-            place = y + j * (spec.step[1] * spec.channels)
+            place = y + j * (spec.step[1] * self.pixel)
             pitch = s["in_w"] * spec.channels
             return (k.function.args[0], image.at(column * spec.channels), w, place, pitch, *a)
 
@@ -139,7 +140,7 @@ class _Build:
                 cols=1,
                 offset=y + c,
                 channel=c,
-                row_step=self.spec.step[1] * self.spec.channels,
+                row_step=self.spec.step[1] * self.pixel,
                 lanes_on=on,
                 y=Y,
                 operands=OPERANDS,

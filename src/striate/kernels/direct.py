@@ -77,7 +77,7 @@ class Direct:
         self.whole, self.rest = divmod(spec.co, self.block)
         self.blocks = self.whole + (self.rest > 0)
         self.pixel = spec.ci
-        self.channels = spec.co * spec.groups
+        self.channels = spec.epilogue.pixel(spec.co * spec.groups)  # from pixel to pixel of y
         self.s: dict[str, Int] = {}
 
     def build(self) -> None:

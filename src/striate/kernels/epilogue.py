@@ -16,10 +16,19 @@ from striate.ir.kernel import Int, Kernel
 
 @dataclass(frozen=True)
 class Epilogue:
-    """`expr` on the accumulator and `operands`; None leaves the accumulator as it is."""
+    """`expr` on the accumulator and `operands`; None leaves the accumulator as it is.
+
+    `pitch` counts the elements from one pixel of the result to the next; 0: as many as it has
+    channels. A "full" operand lies in memory as the result does.
+    """
 
     expr: Expr | None = None
     operands: tuple[str, ...] = ()
+    pitch: int = 0
+
+    def pixel(self, channels: int) -> int:
+        """Elements from one pixel to the next of a result with so many channels."""
+        return self.pitch or channels
 
 
 NONE = Epilogue()

@@ -8,7 +8,7 @@ runs over ci in order, whatever the panel or the tile: the bits do not depend on
 
 Rows whose distance is a multiple of 2 KiB fall into the same few sets of an L1 cache (64 sets of
 64 bytes), and the 14 rows of a tile throw each other out. Such panels are copied to scratch with
-rows one vector longer.
+rows one vector longer. So are panels that a prologue changes, whatever their rows.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 from striate.arith.machine import Machine
 from striate.ir import vec
 from striate.ir.kernel import I64, PTR, Int, Kernel, Ptr, Unit
-from striate.kernels.border import copy_function
 from striate.kernels.epilogue import Epilogue, apply_epilogue
 from striate.kernels.micro import dispatch, multiply_run, zeros
+from striate.kernels.prologue import AS_THEY_ARE, Prologue, panel_function
 from striate.kernels.spec import symbol
 
 SIZES = ("m", "panel", "chunks", "w_offset", "scratch")
@@ -37,16 +37,24 @@ class Gemm:
     ci: int
     co: int
     epilogue: Epilogue
+    prologue: Prologue = AS_THEY_ARE
+
+    @property
+    def row(self) -> int:
+        """Elements from one row of x to the next."""
+        return self.prologue.pitch or self.ci
 
     @property
     def packed(self) -> bool:
         """Whether panels are copied to rows of `pitch` elements."""
-        return self.ci * 4 % ALIASING_BYTES == 0
+        return self.prologue.expr is not None or self.row * 4 % ALIASING_BYTES == 0
 
     @property
     def pitch(self) -> int:
         """Elements from one row of a panel to the next."""
-        return self.ci + PITCH_FILL if self.packed else self.ci
+        if not self.packed:
+            return self.row
+        return self.ci + PITCH_FILL if self.ci * 4 % ALIASING_BYTES == 0 else self.ci
 
     def emit(self, machine: Machine) -> str:
         """LLVM IR text of the kernel."""
@@ -69,7 +77,10 @@ class _Build:
     def build(self) -> None:
         k, spec = self.k, self.spec
         s = {name: k.size(i) for i, name in enumerate(SIZES)}
-        copy = copy_function(k) if spec.packed else None
+        operands = OPERANDS + len(spec.epilogue.operands)
+        copy = None
+        if spec.packed:
+            copy = panel_function(k, spec.prologue, spec.ci, spec.pitch, operands)
         tails = [t for t, there in ((False, self.whole), (True, self.rest)) if there]
         bodies = {t: [self._body(r, t) for r in range(1, self.most + 1)] for t in tails}
         x, w = k.buffer(X), k.buffer(W).at(s["w_offset"])
@@ -78,10 +89,9 @@ class _Build:
         with k.loop(start, stop) as unit:
             chunk, first = unit % s["chunks"], unit // s["chunks"] * s["panel"]
             count = (s["m"] - first).min(s["panel"])
-            xp = x.at(first * spec.ci)
+            xp = x.at(first * spec.row)
             if copy is not None:
-                with k.loop(0, count) as r:
-                    k.call(copy, scratch.at(r * spec.pitch), xp.at(r * spec.ci), k.int(spec.ci))
+                k.call(copy, k.function.args[0], scratch, xp, count)
                 xp = scratch
             begin = k.int(self.blocks) * chunk // s["chunks"]
             end = k.int(self.blocks) * (chunk + 1) // s["chunks"]
@@ -92,7 +102,7 @@ class _Build:
                 j = t * length + t.min(longer)
                 rows = k.select(t < longer, length + 1, length)
                 channel = ob * self.block
-                place = (first + j) * spec.co + channel
+                place = (first + j) * spec.epilogue.pixel(spec.co) + channel
                 wb = w.at(ob * (spec.ci * self.block))
                 args = (k.function.args[0], xp.at(j * spec.pitch), wb, place, channel)
                 self._tile(bodies, ob, rows, args)
@@ -151,7 +161,7 @@ class _Build:
             cols=cols,
             offset=offset,
             channel=channel,
-            row_step=spec.co,
+            row_step=spec.epilogue.pixel(spec.co),
             lanes_on=lanes_on,
             y=Y,
             operands=OPERANDS,

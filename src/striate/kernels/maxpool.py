@@ -43,9 +43,13 @@ SIZES = ("n", "h", "w", "c", "out_h", "out_w")
 
 @dataclass(frozen=True)
 class MaxPool:
-    """x → y. `kernel` is the size of a whole window, None for windows of many sizes."""
+    """x → y. `kernel` is the size of a whole window, None for windows of many sizes.
+
+    `pitch` counts the elements from one pixel of y to the next; 0: c.
+    """
 
     kernel: tuple[int, int] | None = None
+    pitch: int = 0
 
     BUFFERS: ClassVar[tuple[str, ...]] = ("x", "y", "rows", "cols")
     SIZES: ClassVar[tuple[str, ...]] = SIZES
@@ -54,7 +58,7 @@ class MaxPool:
         """LLVM IR text of the kernel."""
         unit = Unit(machine)
         k = unit.kernel(symbol(self))
-        _forward(k, self.kernel, indices=False)
+        _forward(k, self.kernel, indices=False, pitch=self.pitch)
         k.finish()
         return unit.text()
 
@@ -199,7 +203,7 @@ def takes_over(k: Kernel, v: Any, m: Any) -> Any:
 # -- forward -----------------------------------------------------------------------------------
 
 
-def _forward(k: Kernel, kernel: tuple[int, int] | None, *, indices: bool) -> None:
+def _forward(k: Kernel, kernel: tuple[int, int] | None, *, indices: bool, pitch: int = 0) -> None:
     """A unit of work is an output row of an image."""
     s = [k.size(i) for i in range(len(SIZES))]
     x, y = k.buffer(0), k.buffer(1, I32) if indices else k.buffer(1)
@@ -210,7 +214,7 @@ def _forward(k: Kernel, kernel: tuple[int, int] | None, *, indices: bool) -> Non
         rows = Span.read(k, row_table, i)
         image = x.at(n * s[H] * s[W] * s[C])
         with k.loop(0, s[OUT_W]) as j:
-            out = y.at(((n * s[OUT_H] + i) * s[OUT_W] + j) * s[C])
+            out = y.at(((n * s[OUT_H] + i) * s[OUT_W] + j) * (pitch or s[C]))
 
             def run(window: Window, out: Ptr = out) -> None:
                 body = _index_of_max if indices else _max

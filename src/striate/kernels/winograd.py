@@ -151,7 +151,7 @@ class _Build:
     # -- output: Y = Aᵀ m A, epilogue --------------------------------------------------------------
 
     def _store(self, tile: Int, m: Ptr, ob: Int, m_step: Int) -> None:
-        k, s, co = self.k, self.s, self.spec.co
+        k, s, co = self.k, self.s, self.spec.epilogue.pixel(self.spec.co)
         n, row, col = self.grid.place(tile)
         channel = ob * self.width
         offset = ((n * s["rows"] + row) * s["cols"] + col) * co + channel
@@ -219,7 +219,7 @@ class _Build:
         side = self.side
         line = [vec.load(k, held.at((i * side + j) * k.lanes)) for j in range(side)]
         for j, value in enumerate(combine(k, transforms(self.tile).a, line)):
-            place = offset + pitch * i + j * self.spec.co
+            place = offset + pitch * i + j * self.spec.epilogue.pixel(self.spec.co)
 
             def put(value: Any = value, place: Int = place) -> None:
                 apply_epilogue(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from striate.arith.conv import ConvShape
-from striate.arith.layout import DepthwiseWeights, WinogradWeights
+from striate.arith.expr import Expr
+from striate.arith.layout import DepthwiseWeights, WinogradWeights, pitch_of
 from striate.engine.layout import conv_shape
 from striate.engine.lower.context import Lowering
 from striate.engine.lower.depthwise import depthwise
@@ -16,8 +18,9 @@ from striate.engine.lower.winograd import winograd
 from striate.engine.program import SCRATCH
 from striate.graph.ops.conv import Conv2d, ConvInputGrad
 from striate.graph.ops.fused import FusedConv
-from striate.graph.value import Node
-from striate.kernels.epilogue import NONE, Epilogue
+from striate.graph.value import Node, Value
+from striate.kernels.epilogue import Epilogue
+from striate.kernels.prologue import Prologue
 
 
 def is_matrix_product(shape: ConvShape) -> bool:
@@ -31,10 +34,15 @@ def is_matrix_product(shape: ConvShape) -> bool:
 
 
 def lower_conv(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-    """Conv2d and ConvInputGrad, bare or with an epilogue."""
-    op, epilogue = node.op, NONE
+    """Conv2d and ConvInputGrad, bare or with what is fused with them."""
+    op = node.op
+    prologue = Prologue(pitch=pitch_of(low.layout(node.inputs[0])))
+    epilogue = Epilogue(pitch=pitch_of(low.layout(Value(node))))
     if isinstance(op, FusedConv):
-        epilogue, op = Epilogue(op.expr, op.operands), op.conv
+        prologue = replace(prologue, expr=op.before, operands=op.before_operands)
+        if op.expr != Expr.identity():
+            epilogue = replace(epilogue, expr=op.expr, operands=op.operands)
+        op = op.conv
     assert isinstance(op, (Conv2d, ConvInputGrad))
     shape = conv_shape(op, node)
     forward = isinstance(op, Conv2d)
@@ -47,7 +55,7 @@ def lower_conv(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequen
     elif is_matrix_product(shape):
         m = shape.n * shape.h * shape.w
         ci, co = (shape.ci, shape.co) if forward else (shape.co, shape.ci)
-        matrix_product(low, slots, m, ci, co, epilogue)
+        matrix_product(low, slots, m, ci, co, epilogue, prologue)
     elif forward:
         direct_forward(low, slots, shape, epilogue)
     else:

@@ -5,13 +5,20 @@ from __future__ import annotations
 from striate.engine.lower.context import GOOD_BALANCE, SCRATCH_FILL, Lowering, balanced
 from striate.kernels.epilogue import Epilogue
 from striate.kernels.gemm import Gemm
+from striate.kernels.prologue import AS_THEY_ARE, Prologue
 
 
 def matrix_product(
-    low: Lowering, slots: list[int], m: int, ci: int, co: int, epilogue: Epilogue
+    low: Lowering,
+    slots: list[int],
+    m: int,
+    ci: int,
+    co: int,
+    epilogue: Epilogue,
+    prologue: Prologue = AS_THEY_ARE,
 ) -> None:
     """m rows of ci inputs times ci × co weights."""
-    spec = Gemm(ci, co, epilogue)
+    spec = Gemm(ci, co, epilogue, prologue)
     panel, chunks = choose_panel(m, -(-co // low.machine.block(co)), low.machine.rows, low.threads)
     scratch = panel * spec.pitch + SCRATCH_FILL if spec.packed else 0
     low.step(

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
-from striate.arith.layout import Nhwc
+from striate.arith.layout import Nhwc, pitch_of
 from striate.arith.pool import Window
 from striate.engine.lower.context import Lowering
 from striate.graph.ops.axismap import AxisMap as AxisMapOp
@@ -45,7 +45,8 @@ def lower_max_pool(
     if isinstance(op, MaxPoolGradOp):
         spec = MaxPoolGrad(kernel, disjoint(rows) and disjoint(cols))
     else:
-        spec = MaxPool(kernel) if isinstance(op, MaxPoolOp) else MaxPoolIndices(kernel)
+        pitch = pitch_of(low.layout(node.outputs()[0]))
+        spec = MaxPool(kernel, pitch) if isinstance(op, MaxPoolOp) else MaxPoolIndices(kernel)
     tables = [low.table([i for window in windows for i in window]) for windows in (rows, cols)]
     size = "×".join(map(str, kernel)) if kernel else "adaptive"
     low.step(
@@ -81,7 +82,7 @@ def lower_axis_map(
         low.table([weight for _, weight in flat] or [0.0], "f32"),
     ]
     low.step(
-        AxisMap(),
+        AxisMap(pitch_of(low.layout(node.outputs()[0]))),
         [*inputs, *outputs, *tables],
         (outer, rule.in_size, rule.out_size, inner),
         writes=outputs,

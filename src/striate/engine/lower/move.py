@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from striate.arith.layout import DepthwiseWeights, Nhwc, PackedWeights, Plain, WinogradWeights
+from striate.arith.layout import (
+    DepthwiseWeights,
+    Nhwc,
+    NhwcSlice,
+    PackedWeights,
+    Plain,
+    WinogradWeights,
+    pitch_of,
+)
 from striate.engine.layout import Reorder
 from striate.engine.lower.context import Lowering
 from striate.engine.lower.dims import in_memory
@@ -97,20 +105,32 @@ def _memory_axis(axis: int, ndim: int, nhwc: bool) -> int:
 
 
 def lower_concat(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-    """One strided copy for each input: [outer][run] → the same runs, further apart."""
+    """One strided copy for each input: [outer][run] → the same runs, further apart.
+
+    What was computed where it belongs is not copied.
+    """
     assert isinstance(node.op, Concat)
     value = node.outputs()[0]
     layout, ndim = low.layout(value), len(value.shape)
     axis = _memory_axis(node.op.axis, ndim, isinstance(layout, Nhwc))
     whole = in_memory(value.shape, layout, ndim)
-    outer, stride = math.prod(whole[:axis]), math.prod(whole[axis:])
-    offset = 0
+    outer, stride = math.prod(whole[:axis]), pitch_of(layout) or math.prod(whole[axis:])
+    offset, begin = 0, layout.start if isinstance(layout, NhwcSlice) else 0
+    home = _home(low, outputs[0])
     for source, buffer in zip(node.inputs, inputs, strict=True):
         run = math.prod(in_memory(source.shape, layout, ndim)[axis:])
-        spec = CopyStrided(2)
-        sizes = spec.sizes((outer, run), (run, 1), (stride, 1), 0, offset)
-        low.step(spec, [buffer, outputs[0]], sizes, writes=outputs, label="concat")
+        lies = low.layout(source)
+        if lies != NhwcSlice(stride, begin + offset) or _home(low, buffer) != home:
+            spec = CopyStrided(2)
+            sizes = spec.sizes((outer, run), (pitch_of(lies) or run, 1), (stride, 1), 0, offset)
+            low.step(spec, [buffer, outputs[0]], sizes, writes=outputs, label="concat")
         offset += run
+
+
+def _home(low: Lowering, buffer: int) -> int:
+    """The buffer that this is a slice of, or itself."""
+    home = low.buffers[buffer].home
+    return buffer if home is None else home
 
 
 def lower_take(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequence[int]) -> None:

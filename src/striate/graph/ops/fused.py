@@ -5,6 +5,7 @@ They mean exactly what the nodes they replace meant, one after the other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,28 +42,38 @@ class FusedConv(Op):
     """`conv`, then `expr` on its result (input 0) and further operands.
 
     `operands` says how each further operand lies on the result: "channel", "full" or "scalar".
+    With `before` the convolution reads that expression on its first input (input 0) and operands
+    of its own, `before_operands`: "channel" or "scalar". They are the last inputs of the node.
     """
 
     conv: Op
     expr: Expr
     operands: tuple[str, ...]
+    before: Expr | None = None
+    before_operands: tuple[str, ...] = ()
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         """The convolution's type."""
         return self.conv.infer(*inputs[:2])
 
     def numpy(self, *arrays: Array) -> tuple[Array, ...]:
-        """The convolution, then the expression."""
-        (y,) = self.conv.numpy(*arrays[:2])
-        extra = [
-            a.reshape(1, -1, 1, 1)
-            if kind == "channel"
-            else a.reshape(y.shape if a.size > 1 else ())
-            for kind, a in zip(self.operands, arrays[2:], strict=True)
-        ]
-        (out,) = Fused(self.expr).numpy(y, *extra)
-        return (out,)
+        """The expression before, the convolution, then the expression."""
+        x, w, *others = arrays
+        after = others[: len(self.operands)]
+        if self.before is not None:
+            ahead = _laid(self.before_operands, others[len(after) :], x.shape)
+            (x,) = Fused(self.before).numpy(x, *ahead)
+        (y,) = self.conv.numpy(x, w)
+        return Fused(self.expr).numpy(y, *_laid(self.operands, after, y.shape))
 
     def macs(self, *inputs: TensorType) -> int:
         """Those of the convolution."""
         return self.conv.macs(*inputs[:2])
+
+
+def _laid(kinds: Sequence[str], arrays: Sequence[Array], shape: tuple[int, ...]) -> list[Array]:
+    """Operands in shapes that broadcast to images of `shape`."""
+    return [
+        a.reshape(1, -1, 1, 1) if kind == "channel" else a.reshape(shape if a.size > 1 else ())
+        for kind, a in zip(kinds, arrays, strict=True)
+    ]

@@ -1,0 +1,75 @@
+"""What happens to inputs while a panel of them is copied: an expression on each element.
+
+Input 0 of the expression is the element; the others are operands in memory: a number a channel
+("channel") or one number ("scalar"). Three or four instructions a vector, for products that take
+`co` multiply-adds an element.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from striate.arith.expr import Expr
+from striate.ir import vec
+from striate.ir.kernel import I64, PTR, Int, Kernel, Ptr
+from striate.kernels.expression import emit_expr
+from striate.kernels.span import load, store, vectors
+
+TOGETHER = 4  # rows that share one loading of the operands
+
+
+@dataclass(frozen=True)
+class Prologue:
+    """`expr` on the inputs and `operands`; None leaves the inputs as they are.
+
+    `pitch` counts the elements from one pixel of the inputs to the next; 0: as many as they have
+    channels.
+    """
+
+    expr: Expr | None = None
+    operands: tuple[str, ...] = ()
+    pitch: int = 0
+
+
+AS_THEY_ARE = Prologue()
+
+
+def panel_function(
+    outer: Kernel, prologue: Prologue, channels: int, pitch: int, operands: int
+) -> Any:
+    """Inner function panel(buffers, to, from, count): rows of inputs → rows of `pitch` elements.
+
+    `operands` is the first operand's slot of the buffer table.
+    """
+    k = outer.unit.function("panel", [PTR, PTR, PTR, I64])
+    to, source = (Ptr(k, a) for a in k.function.args[1:3])
+    count = Int(k, k.function.args[3])
+    slots = [k.buffer(operands + i) for i in range(len(prologue.operands))]
+    step = prologue.pitch or channels
+    scalars = {
+        i: vec.broadcast(k, slots[i])
+        for i, kind in enumerate(prologue.operands)
+        if kind != "channel"
+    }
+
+    def rows(first: Int, together: int) -> None:
+        target, begin = to.at(first * pitch), source.at(first * step)
+
+        def vector(c: Int, on: Any) -> None:
+            factors = [scalars.get(i) or load(k, p.at(c), on) for i, p in enumerate(slots)]
+            for r in range(together):
+                x = load(k, begin.at(c).at(r * step), on)
+                if prologue.expr is not None:
+                    (x,) = emit_expr(k, prologue.expr, [x, *factors])
+                store(k, x, target.at(c).at(r * pitch), on)
+
+        vectors(k, k.int(channels), vector)
+
+    whole = count // TOGETHER * TOGETHER
+    with k.loop(0, whole, TOGETHER) as r:
+        rows(r, TOGETHER)
+    with k.loop(whole, count) as r:
+        rows(r, 1)
+    k.finish()
+    return k.function
