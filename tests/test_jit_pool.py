@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from striate.errors import ArgumentError
-from striate.ir.runner import HAND, IDLE, MOST_PARTS
+from striate.ir.runner import HAND, IDLE, LARGE_PART, MOST_PARTS
 from striate.jit.pool import Pool
 from striate.jit.target import machine
 from tests.native_steps import Control, Count, Meet, Reverse, Scale, Scratch, Steps, chain
@@ -91,7 +91,7 @@ def test_many_small_steps_of_any_parts(make_pool, futex, threads):
     """Whatever a step is worth, every part runs once, after all of the step before."""
     pool, rng = make_pool(threads, futex=futex), np.random.default_rng(threads)
     for length, runs in [(400, 20), (3, 200), (1, 200)]:
-        parts = rng.integers(1, 4 * threads + 3, length)
+        parts = rng.integers(1, LARGE_PART * (4 * threads + 3), length)
         parts[rng.random(length) < 0.5] = 1
         x, y = np.arange(30, dtype=np.float32), np.zeros(30, np.float32)
         pairs = [((x, y), (y, x))[i % 2] for i in range(length)]
@@ -105,15 +105,14 @@ def test_many_small_steps_of_any_parts(make_pool, futex, threads):
 
 
 @pytest.mark.parametrize(("threads", "most"), [(2, 8), (3, 12)])
-def test_a_step_has_the_parts_that_it_is_worth_but_no_more_than_a_few_a_thread(
-    make_pool, futex, threads, most
-):
+def test_a_step_has_a_part_for_each_thread_or_a_few_large_ones(make_pool, futex, threads, most):
     pool = make_pool(threads, futex=futex)
     assert ctypes.c_int32.from_address(pool._state + MOST_PARTS).value == most
-    for worth in (1, 2, most - 1, most, most + 1, 2**40):
+    few, many = threads * LARGE_PART, most * LARGE_PART
+    for worth in (1, 2, threads, few, few + LARGE_PART, many - 1, many, many + LARGE_PART, 2**40):
         count = np.zeros(16 * (most + 2), np.int32)
         Steps((Count(), (count,), ()), parts=worth).run(pool)
-        parts = min(worth, most)
+        parts = min(worth, max(threads, min(worth // LARGE_PART, most)))
         assert count[::16].tolist() == [1] * parts + [0] * (most + 2 - parts)
         assert set(count[1 : 16 * parts : 16]) == {parts}
 

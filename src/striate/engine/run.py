@@ -21,7 +21,7 @@ Array = npt.NDArray[np.generic]
 DTYPES = {"f32": np.float32, "i32": np.int32}
 # What a part should have to do at least, in bytes touched; so many multiply-accumulates take as
 # long as a byte.
-PART_BYTES = 16 * 1024
+PART_BYTES = 32 * 1024
 MACS_A_BYTE = 4
 
 

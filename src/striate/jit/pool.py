@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable
 
 from striate.errors import ArgumentError
-from striate.ir.runner import HAND, IDLE, LARGEST_PARTS, MOST_PARTS, STATE_BYTES, Runner
+from striate.ir.runner import HAND, IDLE, LARGEST_PARTS, MOST_PARTS, STATE_BYTES, THREADS, Runner
 from striate.jit.load import runner
 
 _VOID_P, _I64, _I32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
@@ -167,6 +167,7 @@ class Pool:
         ctypes.c_int64.from_address(self._state + HAND).value = IDLE
         most = min(self.threads * PARTS_A_THREAD, LARGEST_PARTS)
         ctypes.c_int32.from_address(self._state + MOST_PARTS).value = most
+        ctypes.c_int32.from_address(self._state + THREADS).value = min(self.threads, LARGEST_PARTS)
 
 
 _pool: Pool | None = None
