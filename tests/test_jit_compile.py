@@ -159,7 +159,7 @@ def test_the_runner_compiles_for_every_machine(isa, futex):
     runner, facts = Runner(futex), reference_machine(isa)
     text = compiler.assembly(runner.emit(facts), facts)
     assert all(f"\n{name}:" in text for name in runner.functions)
-    outside = {name.removesuffix("@PLT") for name in calls(text)} - {"striate_run"}
+    outside = {name.removesuffix("@PLT") for name in calls(text)} - {"advance"}
     kernels = {name for name in outside if name.startswith(("*", "x"))}  # through a register
     assert kernels
     assert outside - kernels <= ({"syscall", "sched_yield"} if futex else {"sched_yield"})

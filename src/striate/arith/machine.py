@@ -10,7 +10,8 @@ class Machine:
     """One processor target.
 
     `lanes` is the number of float32 in a vector register, `registers` the number of vector
-    registers; `cpu` and `features` are LLVM's names. Cache sizes are bytes for one core.
+    registers; `cpu` and `features` are LLVM's names. Cache sizes are bytes: L1 and L2 of one core,
+    L3 of all.
     """
 
     isa: str
@@ -22,6 +23,7 @@ class Machine:
     fma: bool
     l1_bytes: int = 32 * 1024
     l2_bytes: int = 512 * 1024
+    l3_bytes: int = 4 * 2**20
 
     @property
     def cols(self) -> int:

@@ -6,9 +6,12 @@ this process; their results do not depend on either thread count or batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from striate.engine.memory import Footprint, footprint_of
 from striate.engine.options import DEFAULT, Options
 from striate.engine.peak import measure_peak
+from striate.engine.pieces import Pieces, cut
 from striate.engine.plan import passes, plan
 from striate.engine.program import Program
 from striate.engine.run import Executable
@@ -41,6 +44,26 @@ def build(
     return Executable(_plan(graph, training, options, checkpoint=checkpoint))
 
 
+def build_batch(
+    graph: Graph,
+    trace: Callable[[int], Graph],
+    *,
+    algorithm: str = "auto",
+    max_relative_error: float | None = None,
+    tune: bool | None = None,
+) -> Executable | Pieces:
+    """The same for a batch of images in inference, which may be run piece by piece.
+
+    `trace(n)` gives the graph for n images; see `engine.pieces`.
+    """
+    options = Options(algorithm, max_relative_error, tune)
+    program = _plan(graph, False, options)
+    sizes, graphs = cut(graph, program, machine(), trace)
+    if len(sizes) == 1:
+        return Executable(program)
+    return Pieces(sizes, {size: Executable(_plan(g, False, options)) for size, g in graphs.items()})
+
+
 def _plan(graph: Graph, training: bool, options: Options, *, checkpoint: bool = False) -> Program:
     return plan(
         graph,
@@ -54,14 +77,31 @@ def _plan(graph: Graph, training: bool, options: Options, *, checkpoint: bool = 
 
 
 def footprint(
-    graph: Graph, *, training: bool = False, checkpoint: bool = False, options: Options = DEFAULT
+    graph: Graph,
+    *,
+    training: bool = False,
+    checkpoint: bool = False,
+    options: Options = DEFAULT,
+    trace: Callable[[int], Graph] | None = None,
 ) -> Footprint:
-    """The memory that `build(graph, …)` and its runs will take; nothing is compiled or timed."""
+    """The memory that `build(graph, …)` and its runs will take; nothing is compiled or timed.
+
+    With `trace`, that of `build_batch(graph, trace)`.
+    """
     threads = get_num_threads()
-    program = plan(
-        graph, machine(), threads, training=training, options=options, checkpoint=checkpoint
-    )
-    return footprint_of(program, threads)
+
+    def planned(graph: Graph) -> Program:
+        return plan(
+            graph, machine(), threads, training=training, options=options, checkpoint=checkpoint
+        )
+
+    program = planned(graph)
+    whole = footprint_of(program, threads)
+    sizes, graphs = ([], {}) if trace is None else cut(graph, program, machine(), trace)
+    if len(sizes) < 2:
+        return whole
+    piece = footprint_of(planned(graphs[sizes[0]]), threads)
+    return piece._replace(inputs=whole.inputs, outputs=whole.outputs)
 
 
 def describe(
@@ -91,7 +131,9 @@ __all__ = [
     "Executable",
     "Footprint",
     "Options",
+    "Pieces",
     "build",
+    "build_batch",
     "cache_info",
     "describe",
     "footprint",

@@ -109,16 +109,20 @@ class Executable:
 
     def __call__(self, *arrays: Array) -> tuple[Array, ...]:
         """Run with these inputs; the results are new arrays of the caller's own."""
+        outputs = [np.empty(b.shape, DTYPES[b.dtype]) for b in self._outputs]
+        self.run_into(arrays, outputs)
+        return tuple(outputs)
+
+    def run_into(self, arrays: Sequence[Array], outputs: Sequence[Array]) -> None:
+        """Run with these inputs and write the results into C-ordered arrays of their shapes."""
         if len(arrays) != len(self._inputs):
             raise ShapeError(f"expected {len(self._inputs)} inputs, got {len(arrays)}")
         inputs = [self._input(i, array) for i, array in enumerate(arrays)]
-        outputs = [np.empty(b.shape, DTYPES[b.dtype]) for b in self._outputs]
         with self._lock:
             for update in self.program.graph.host_updates:
                 update()
             self._point(inputs, outputs)
             self._run()
-        return tuple(outputs)
 
     def _point(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         for buffer, array in zip((*self._inputs, *self._outputs), (*inputs, *outputs), strict=True):

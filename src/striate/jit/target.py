@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from dataclasses import replace
 from typing import Any
 
 from striate.arith.machine import ISAS, Machine
@@ -65,16 +66,16 @@ def _machine(forced: str) -> Machine:
     if isa not in ISAS:
         known = ", ".join(sorted({*ISAS, *ALIASES}))
         raise ArgumentError(f"STRIATE_TARGET={forced!r} is not a target; known: {known}")
+    l1, l2 = _cache_bytes("index0", 32 * 1024), _cache_bytes("index2", 512 * 1024)
+    l3 = _cache_bytes("index3", 8 * l2)
     if isa == native:
         lanes, registers, fma = ISAS[isa]
-        cpu = binding.get_host_cpu_name()
-        l1, l2 = _cache_bytes("index0", 32 * 1024), _cache_bytes("index2", 512 * 1024)
-        triple = binding.get_process_triple()
-        return Machine(isa, triple, cpu, features.flatten(), lanes, registers, fma, l1, l2)
+        cpu, triple = binding.get_host_cpu_name(), binding.get_process_triple()
+        return Machine(isa, triple, cpu, features.flatten(), lanes, registers, fma, l1, l2, l3)
     order = ["sse2", "avx2", "avx512"]
     if native not in order or isa not in order or order.index(isa) > order.index(native):
         raise ArgumentError(f"STRIATE_TARGET={forced!r} cannot run here: this machine has {native}")
-    return reference_machine(isa)
+    return replace(reference_machine(isa), l1_bytes=l1, l2_bytes=l2, l3_bytes=l3)
 
 
 def machine() -> Machine:

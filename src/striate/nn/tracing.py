@@ -253,8 +253,15 @@ def run_on_arrays(
         from striate import engine
 
         graph, single = trace_module(module, shapes, features=features)
-        run = engine.build(graph, training=module.training, **vars(options))
-        return Program(run, bool(graph.assigns or graph.host_updates), single)
+        stateful = bool(graph.assigns or graph.host_updates)
+        if stateful or module.training:
+            run = engine.build(graph, training=module.training, **vars(options))
+            return Program(run, stateful, single)
+
+        def piece(images: int) -> Graph:
+            return trace_module(module, [(images, *s[1:]) for s in shapes], features=features).graph
+
+        return Program(engine.build_batch(graph, piece, **vars(options)), stateful, single)
 
     key = (shapes, features, module.signature(), options)
     program = module.programs.get(key, make)

@@ -10,7 +10,7 @@ import numpy as np
 from striate import engine
 from striate.arith.receptive_field import ReceptiveField
 from striate.errors import ArgumentError
-from striate.graph import Node, Param, Trace, Value
+from striate.graph import Graph, Node, Param, Trace, Value
 from striate.graph.symbol import Symbol
 from striate.nn.module import Module
 from striate.nn.tracing import Call, symbolic_call, trace_module
@@ -208,7 +208,11 @@ def summary(
 
 def _peak_of_inference(net: Module, shape: tuple[int, ...]) -> engine.Footprint:
     """Of a run in evaluation mode on (N, C, H, W)."""
-    return engine.footprint(trace_module(net, [shape], training=False).graph)
+
+    def trace(images: int) -> Graph:
+        return trace_module(net, [(images, *shape[1:])], training=False).graph
+
+    return engine.footprint(trace(shape[0]), trace=trace)
 
 
 def _peak_of_training(

@@ -1,0 +1,118 @@
+"""Large batches in pieces: the same bits, and only where no image looks at another."""
+
+import numpy as np
+import pytest
+
+import striate as st
+import striate.functional as F
+from striate import engine, nn
+from striate.engine import pieces
+from striate.nn.tracing import run_on_arrays
+from tests.small_nets import picture
+
+
+@pytest.fixture
+def small_cache(monkeypatch):
+    """As if L3 held two images of every net."""
+
+    real = pieces.images_at_once
+
+    def images_at_once(graph, program, machine):
+        image = program.arena_bytes / graph.inputs[0].shape[0]
+        monkeypatch.setattr(pieces, "SHARE_OF_L3", 2.5 * image / machine.l3_bytes)
+        return real(graph, program, machine)
+
+    monkeypatch.setattr(pieces, "images_at_once", images_at_once)
+
+
+class Net(nn.Module):
+    """Layers whose activations weigh more than their weights, then what `last` makes of them."""
+
+    def __init__(self, last=lambda x: x):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.bn = nn.BatchNorm2d(8)
+        self.narrow = nn.Conv2d(8, 4, 1)
+        self.last = last
+
+    def forward(self, x):
+        x = F.relu(self.bn(self.conv(x)))
+        x = st.concat((F.max_pool2d(x, 2), F.avg_pool2d(x, 2)), 1)
+        return self.last(self.narrow(x[:, 4:12]))
+
+
+def made(net, x):
+    """What runs a net on such images."""
+    run_on_arrays(net, (x,))
+    (program,) = net.programs._programs.values()
+    return program.run
+
+
+def test_pieces_are_few_and_alike():
+    assert pieces.sizes_of(16, 6) == [6, 5, 5]
+    assert pieces.sizes_of(4, 2) == [2, 2]
+    assert pieces.sizes_of(5, 1) == [1] * 5
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 8])
+def test_the_same_bits_in_pieces(small_cache, count):
+    net = Net(lambda x: x.mean((2, 3)).flatten(1)).eval()
+    x = picture(count, 3, 24, 20)
+    run = made(net, x)
+    alone = np.concatenate([net(x[i : i + 1]) for i in range(count)])
+    np.testing.assert_array_equal(run(x)[0], alone)
+    if count > 2:
+        assert isinstance(run, engine.Pieces)
+        assert sum(run.sizes) == count
+        assert max(run.sizes) <= 2
+
+
+def test_several_outputs_and_odd_inputs(small_cache):
+    net = Net(lambda x: (F.softmax(x.mean((2, 3)), 1), x)).eval()
+    x = picture(5, 3, 24, 20)
+    assert isinstance(made(net, x), engine.Pieces)
+    whole = net(x)
+    turned = net(np.asfortranarray(x.astype(np.float64)))
+    for a, b in zip(whole, turned, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.flags.owndata
+    np.testing.assert_array_equal(net.features(x, "narrow")["narrow"], whole[1])
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        lambda x: x - x.mean(0),
+        lambda x: F.softmax(x, 0),
+        lambda x: x + x[0:1],
+        lambda x: st.concat((x, x), 0),
+        lambda x: x * (1.0 / x.shape[0]),
+        lambda x: x.reshape(-1),
+        lambda x: x.mean((1, 2, 3)).reshape(1, -1) * x.mean((2, 3)).sum(),
+        lambda x: x + np.arange(x.shape[0], dtype=np.float32).reshape(-1, 1, 1, 1),
+    ],
+    ids=["mean", "softmax", "first", "concat", "size", "flat", "outer", "constant of each image"],
+)
+def test_nets_that_mix_images_stay_whole(small_cache, last):
+    net = Net(last).eval()
+    x = picture(6, 3, 24, 20)
+    assert isinstance(made(net, x), engine.Executable)
+
+
+def test_training_and_state_stay_whole(small_cache):
+    net = Net()
+    x = picture(6, 3, 24, 20)
+    assert isinstance(made(net, x), engine.Executable)
+
+
+def test_heavy_weights_are_not_read_again(small_cache):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(300, 400), nn.ReLU(), nn.Linear(400, 10)).eval()
+    assert isinstance(made(net, picture(16, 3, 10, 10)), engine.Executable)
+
+
+def test_the_peak_is_that_of_a_piece(small_cache):
+    net = Net().eval()
+    whole = st.summary(net, (3, 24, 20), batch=8).totals
+    piece = st.summary(net, (3, 24, 20), batch=2).totals
+    assert whole["peak_arena"] == piece["peak_arena"]
+    assert whole["peak_arrays"] == 4 * piece["peak_arrays"]
