@@ -19,7 +19,7 @@ def net(channels=64):
     return nn.Sequential(
         nn.Conv2d(3, channels, 3, padding=1),
         nn.Conv2d(channels, channels, 3, padding=1),
-        nn.Conv2d(channels, channels, 3, stride=2, padding=1),
+        nn.Conv2d(channels, channels, 3, stride=2, padding=2, dilation=2),  # one way only
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(channels, 5),
@@ -147,7 +147,7 @@ def test_the_plan_says_what_was_chosen():
     assert "winograd-f2 (error budget excludes winograd-f4" in line
     assert line.count("error") == 4  # the reason, and the three ways
     assert "Winograd" not in line
-    assert "winograd F(2×2) 64→64" in text
+    assert "winograd F(2×2, 3×3) 64→64" in text
 
 
 def labels(program):
@@ -182,9 +182,9 @@ def test_a_training_step_has_options_of_its_own():
         for options in ({}, {"algorithm": "direct"}, {"max_relative_error": 1e-5})
     ]
     usual, direct, bounded = (" ".join(labels(program)) for program in programs)
-    assert "winograd F(4×4)" in usual
+    assert "winograd F(4×4, 3×3)" in usual
     assert "winograd" not in direct
-    assert "winograd F(2×2)" in bounded
-    assert "winograd F(4×4)" not in bounded
+    assert "winograd F(2×2, 3×3)" in bounded
+    assert "winograd F(4×4, 3×3)" not in bounded
     with pytest.raises(ArgumentError, match="algorithm='x' is not known"):
         st.compile_step(net(), algorithm="x")

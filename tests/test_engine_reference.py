@@ -134,6 +134,33 @@ def test_training(channels):
     assert program.constants == ()
 
 
+class Stem(nn.Module):
+    """Kernels that Winograd's method computes by phases of a stride, and with more taps."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 7, stride=2, padding=3)
+        self.conv2 = nn.Conv2d(16, 20, 5, padding=2)
+        self.conv3 = nn.Conv2d(20, 16, 3, stride=2, padding=1)
+        self.fc = nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = m("relu", self.conv2(m("relu", self.conv1(x))))
+        return self.fc(self.conv3(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("algorithm", ["winograd-f2", "winograd-f4"])
+def test_winograd_of_any_kernel(algorithm, training):
+    rng = np.random.default_rng(1)
+    x, labels = rng.standard_normal((3, 3, 33, 30), np.float32), rng.integers(0, 5, 3)
+    graph = graph_of(Stem(), x.shape, training=training)
+    arrays = (x, labels) if training else (x,)
+    program = compare(graph, *arrays, training=training, algorithm=algorithm)
+    specs = [s.spec for t in program.tasks for s in t.steps if type(s.spec).__name__ == "Winograd"]
+    assert {(s.filtering.kernel, s.filtering.stride) for s in specs} == {(7, 2), (5, 1), (3, 2)}
+
+
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(graphs(most=10))
 def test_random_graphs(graph):

@@ -71,7 +71,7 @@ def test_a_real_measurement_is_remembered(folder, monkeypatch):
     assert content["better"] == found.way.name
     assert set(content["seconds"]) == {"winograd-f4", "winograd-f2"}
     assert all(0 < s < 1 for s in content["seconds"].values())
-    assert content["what"].startswith("Conv2d 64→64, 2^2 tiles, warm: ")
+    assert content["what"].startswith("Conv2d 3×3/1 64→64, 2^2 tiles, warm: ")
     monkeypatch.setattr(tune._Tuner, "_measure", None)
     assert choice() == found
     tune._known.clear()  # as in another process

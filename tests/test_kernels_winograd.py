@@ -1,14 +1,15 @@
 import numpy as np
 import pytest
 
+from striate.arith.cook_toom import Filtering
 from striate.arith.expr import Expr
-from striate.arith.layout import PackedWeights
-from striate.engine.layouts_numpy import pack_numpy
+from striate.arith.layout import PackedWeights, WinogradWeights
+from striate.engine.layouts_numpy import pack_numpy, to_memory
 from striate.jit import target
 from striate.kernels.epilogue import NONE, Epilogue
 from striate.kernels.winograd import TransformWeights, Winograd, scratch_elements
 from tests.conv_oracle import convolution, nchw, nhwc
-from tests.guard import outcome
+from tests.guard import guarded, guarded_front, outcome
 from tests.kernel_call import assembly, call, calls, isa  # noqa: F401
 
 ALL_OPERANDS = Epilogue(
@@ -17,47 +18,67 @@ ALL_OPERANDS = Epilogue(
 )
 
 
-def transformed(w, tile):
+def transformed(w, filtering):
     """Weights as the kernel reads them, made by the kernel that makes them."""
-    co, ci = w.shape[:2]
-    taps = tuple((a, b) for a in range(3) for b in range(3))
+    co, ci, kernel, _ = w.shape
+    taps = tuple((a, b) for a in range(kernel) for b in range(kernel))
     block = target.machine().block(co)
-    packed = pack_numpy(PackedWeights(block, 1, (taps,), swap=False), w)
-    u = np.empty(packed.size // 9 * (tile + 2) ** 2, np.float32)
+    layout = PackedWeights(block, 1, (taps,), swap=False)
+    packed = pack_numpy(layout, w)
+    u = np.empty(WinogradWeights(layout, filtering).elements(w.shape), np.float32)
     sizes = (-(-co // block), ci)
-    return outcome(TransformWeights(block, tile), [packed, u], sizes, 1, parts=(1, 3))
+    u = outcome(TransformWeights(block, filtering), [packed, u], sizes, 1, parts=(1, 3))
+    np.testing.assert_allclose(u, to_memory(WinogradWeights(layout, filtering), w), atol=1e-5)
+    return u
 
 
-def winograd(x, w, padding=((1, 1), (1, 1)), block=5, chunks=1, epilogue=NONE, operands=(), tile=4):
+def winograd(
+    x,
+    w,
+    padding=((1, 1), (1, 1)),
+    block=5,
+    chunks=1,
+    epilogue=NONE,
+    operands=(),
+    tile=4,
+    stride=1,
+):
     n, ci, h, width = x.shape
-    co = w.shape[0]
-    rows, cols = h + sum(padding[0]) - 2, width + sum(padding[1]) - 2
-    scratch = scratch_elements(ci, co, tile, block, target.machine())
+    co, _, kernel, _ = w.shape
+    filtering = Filtering(tile, kernel, stride)
+    rows, cols = (
+        (size + sum(sides) - kernel) // stride + 1
+        for size, sides in zip((h, width), padding, strict=True)
+    )
+    scratch = scratch_elements(ci, co, filtering, block, target.machine())
     sizes = (n, h, width, rows, cols, padding[0][0], padding[1][0], block, chunks, scratch)
     y = np.empty((n, rows, cols, co), np.float32)
-    spec = Winograd(ci, co, tile, epilogue)
-    memory = [nhwc(x), transformed(w, tile), y, np.empty(7 * scratch, np.float32), *operands]
+    spec = Winograd(ci, co, filtering, epilogue)
+    memory = [nhwc(x), transformed(w, filtering), y, *operands]
     results = []
-    for parts in (1, 2, 3, 7):
+    for parts, place in ((1, guarded), (2, guarded_front), (3, guarded), (7, guarded_front)):
         y[...] = np.nan
-        call(spec, memory, sizes, parts)
-        results.append(y.copy())
+        x_there, u, out, *rest = map(place, memory)
+        room = place(np.full(parts * scratch, np.nan, np.float32))
+        call(spec, [x_there, u, out, room, *rest], sizes, parts)
+        results.append(out.copy())
     assert all(r.tobytes() == results[0].tobytes() for r in results)
     return nchw(results[0])
 
 
-def arrays(n, ci, h, w, co):
+def arrays(n, ci, h, w, co, kernel=3):
     rng = np.random.default_rng(ci * 100 + co)
     x = rng.standard_normal((n, ci, h, w)).astype(np.float32)
-    return x, (rng.standard_normal((co, ci, 3, 3)) / (9 * ci) ** 0.5).astype(np.float32)
+    weights = rng.standard_normal((co, ci, kernel, kernel)) / (kernel**2 * ci) ** 0.5
+    return x, weights.astype(np.float32)
 
 
-def definition(y, x, w, padding=((1, 1), (1, 1))):
-    return convolution(x, w, y.shape[2:], begin=(padding[0][0], padding[1][0]))
+def definition(y, x, w, padding=((1, 1), (1, 1)), stride=1):
+    return convolution(x, w, y.shape[2:], (stride, stride), (padding[0][0], padding[1][0]))
 
 
-def assert_close(y, x, w, padding=((1, 1), (1, 1))):
-    expected = definition(y, x, w, padding)
+def assert_close(y, x, w, padding=((1, 1), (1, 1)), stride=1):
+    expected = definition(y, x, w, padding, stride)
     assert np.abs(y - expected).max() < 5e-5 * expected.std()
 
 
@@ -110,6 +131,59 @@ def test_the_error_at_networks_layers(shape):
     assert np.abs(y - expected).max() < 5e-5 * expected.std()
 
 
-def test_other_machines_get_code_without_calls():
+KERNELS = [(7, 2, 4), (7, 2, 2), (3, 2, 4), (3, 2, 2), (5, 1, 3), (5, 1, 2), (5, 2, 4), (11, 4, 4)]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "tile"), KERNELS)
+@pytest.mark.parametrize(("ci", "co"), [(1, 7), (2, 32), (3, 64), (4, 20), (16, 40), (21, 17)])
+def test_other_kernels_and_strides(isa, kernel, stride, tile, ci, co):
+    x, w = arrays(2, ci, 23, 14, co, kernel)
+    padding = ((kernel // 2, kernel // 2), (kernel // 2, kernel // 2 + 1))
+    y = winograd(x, w, padding, tile=tile, stride=stride)
+    assert_close(y, x, w, padding, stride)
+
+
+@pytest.mark.parametrize("padding", [((0, 0), (0, 0)), ((3, 3), (3, 3)), ((5, 0), (1, 6))])
+@pytest.mark.parametrize("size", [(7, 7), (8, 15), (40, 9), (31, 44)])
+def test_a_stem_takes_any_size_and_padding(isa, size, padding):
+    x, w = arrays(3, 3, *size, 64, 7)
+    y = winograd(x, w, padding, stride=2)
+    assert_close(y, x, w, padding, 2)
+    one = winograd(x[1:2], w, padding, block=3, chunks=2, stride=2)
+    assert one.tobytes() == y[1:2].tobytes()
+
+
+def test_the_epilogue_of_a_stem(isa):
+    x, w = arrays(2, 3, 21, 18, 40, 7)
+    rng = np.random.default_rng(1)
+    factor = rng.standard_normal(40).astype(np.float32)
+    summand = rng.standard_normal((2, 11, 9, 40)).astype(np.float32)
+    operands = [factor, summand, np.array([1.5], np.float32)]
+    padding = ((3, 3), (3, 3))
+    y = winograd(x, w, padding, epilogue=ALL_OPERANDS, operands=operands, stride=2)
+    plain = winograd(x, w, padding, stride=2)
+    expected = np.maximum(plain * factor[:, None, None] + nchw(summand), 0) * np.float32(1.5)
+    np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride", "tile", "bound"),
+    [
+        ((1, 3, 224, 224, 64), 7, 2, 4, 2e-5),
+        ((1, 64, 28, 28, 64), 5, 1, 3, 3e-5),
+        ((2, 256, 14, 14, 256), 3, 2, 4, 3e-5),
+    ],
+)
+def test_the_error_of_other_kernels(shape, kernel, stride, tile, bound):
+    x, w = arrays(*shape, kernel)
+    padding = ((kernel // 2,) * 2,) * 2
+    y = winograd(x, w, padding, block=14, tile=tile, stride=stride)
+    expected = definition(y, x, w, padding, stride)
+    assert np.abs(y - expected).max() < bound * expected.std()
+
+
+@pytest.mark.parametrize("filtering", [Filtering(4), Filtering(4, 7, 2)])
+def test_other_machines_get_code_without_calls(filtering):
     for isa_ in ("avx512", "avx2", "neon"):
-        assert not [c for c in calls(assembly(Winograd(64, 64, 4, NONE), isa_)) if "@PLT" in c]
+        found = calls(assembly(Winograd(64, 64, filtering, NONE), isa_))
+        assert not [c for c in found if "@PLT" in c]

@@ -15,7 +15,12 @@ Networks, 2016):
 
 Rows of Bᵀ are scaled by powers of two towards 1, which changes no result, and those of G the
 other way. The points decide how fast rounding errors grow: 0, ±3/4, ±3/2, ∞ lose 2.4 times
-less than the usual 0, ±1, ±2, ∞ at 256 channels.
+less than the usual 0, ±1, ±2, ∞ at 256 channels. Those of F(4, 2), F(4, 4) and F(4, 5) are the best
+that a search among pairs of small eighths found; with 12 channels their largest errors, relative
+to the deviation of the outputs, are 2e-6, 8e-6 and 2e-5.
+
+A kernel of stride s is s² kernels of stride 1, one on each phase of the image (its every s-th row
+and column), whose results are added: taps a = s·t + phase, so ⌈kernel / s⌉ of them an axis.
 """
 
 from __future__ import annotations
@@ -26,9 +31,19 @@ from functools import lru_cache
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 
+
+def _pairs(*points: Fraction) -> tuple[Fraction, ...]:
+    return tuple(signed for p in points for signed in (p, -p))
+
+
+# The finite points, for each number of them: m + r − 2.
 POINTS: dict[int, tuple[Fraction, ...]] = {
-    2: (Fraction(0), Fraction(1), Fraction(-1)),
-    4: (Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2)),
+    2: _pairs(Fraction(1)),
+    3: (Fraction(0), *_pairs(Fraction(1))),
+    4: _pairs(Fraction(3, 8), Fraction(5, 4)),
+    5: (Fraction(0), *_pairs(Fraction(3, 4), Fraction(3, 2))),
+    6: _pairs(Fraction(1, 4), Fraction(7, 8), Fraction(7, 4)),
+    7: (Fraction(0), *_pairs(Fraction(1, 2), Fraction(1), Fraction(2))),
 }
 
 
@@ -58,10 +73,10 @@ def _power_of_two(value: Fraction) -> Fraction:
     return power
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def transforms(m: int, r: int = 3) -> Transforms:
-    """F(m, r) with the points of POINTS[m]."""
-    points = POINTS[m]
+    """F(m, r) with the points of POINTS[m + r − 2]."""
+    points = POINTS[m + r - 2]
     n = m + r - 1
     a = [[p**j for p in points] + [Fraction(int(j == m - 1))] for j in range(m)]
     g, b = [], []
@@ -81,3 +96,45 @@ def transforms(m: int, r: int = 3) -> Transforms:
     b.append(tuple(last))
     g.append(tuple(Fraction(int(t == r - 1)) for t in range(r)))
     return Transforms(tuple(map(tuple, a)), tuple(g), tuple(b))
+
+
+@dataclass(frozen=True)
+class Filtering:
+    """F(tile×tile, taps×taps) on the phases of a square kernel's stride."""
+
+    tile: int
+    kernel: int = 3
+    stride: int = 1
+
+    def __str__(self) -> str:
+        stride = f"/{self.stride}" if self.stride > 1 else ""
+        return f"F({self.tile}×{self.tile}, {self.kernel}×{self.kernel}{stride})"
+
+    @property
+    def taps(self) -> int:
+        """Taps of a phase's kernel along an axis; the last may be missing."""
+        return -(-self.kernel // self.stride)
+
+    @property
+    def phases(self) -> int:
+        """Phases of the image: so many times its channels are multiplied."""
+        return self.stride**2
+
+    @property
+    def side(self) -> int:
+        """Rows of each phase, and as many columns, that a tile of outputs needs."""
+        return self.tile + self.taps - 1
+
+    @property
+    def points(self) -> int:
+        """Products a tile, pair of channels and phase."""
+        return self.side**2
+
+    @property
+    def transforms(self) -> Transforms:
+        """The matrices of one axis."""
+        return transforms(self.tile, self.taps)
+
+    def present(self, phase: int) -> int:
+        """Taps along an axis that the kernel has in this phase."""
+        return len(range(phase, self.kernel, self.stride))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from striate.arith.cook_toom import Filtering
+
 Tap = tuple[int, int]
 
 
@@ -88,21 +90,23 @@ class Hwio:
 
 @dataclass(frozen=True)
 class WinogradWeights:
-    """3×3 weights transformed for F(tile×tile, 3×3): [point][output block][input channel][block].
+    """Weights transformed for Winograd's method: [point][output block][phase][channel][block].
 
-    `packed` is the order that they are transformed from; it has one group and nine taps.
+    `packed` is the order that they are transformed from; it has one group and all taps of the
+    kernel, row by row. Phases are those of `filtering`, row by row.
     """
 
     packed: PackedWeights
-    tile: int
+    filtering: Filtering
 
     def __str__(self) -> str:
         swap = " swap" if self.packed.swap else ""
-        return f"winograd(tile={self.tile} block={self.packed.block}{swap})"
+        return f"winograd({self.filtering} block={self.packed.block}{swap})"
 
     def elements(self, shape: tuple[int, ...]) -> int:
-        """Float32 elements that the buffer holds: (tile + 2)² points instead of nine taps."""
-        return self.packed.elements(shape) // 9 * (self.tile + 2) ** 2
+        """Float32 elements that the buffer holds: the points of all phases instead of the taps."""
+        f = self.filtering
+        return self.packed.elements(shape) // f.kernel**2 * f.phases * f.points
 
 
 @dataclass(frozen=True)

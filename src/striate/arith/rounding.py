@@ -44,10 +44,10 @@ def _worst(outer: list[tuple[Fraction, ...]], weights: list[Fraction], count: in
     return float(max(sums) / count)
 
 
-@lru_cache(maxsize=8)
-def output_amplification(m: int) -> float:
-    """Of the worst output of F(m×m, 3×3)."""
-    t: Transforms = transforms(m)
+@lru_cache(maxsize=16)
+def output_amplification(m: int, r: int = 3) -> float:
+    """Of the worst output of F(m×m, r×r)."""
+    t: Transforms = transforms(m, r)
     weights = [_square(g) * _square(b) for g, b in zip(t.g, t.b, strict=True)]
     return _worst(list(t.a), weights, len(t.g[0]))
 

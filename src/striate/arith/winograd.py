@@ -1,33 +1,42 @@
-"""Ways of computing a 3×3 convolution, what each costs and how far it errs.
+"""Ways of computing a convolution, what each costs and how far it errs.
 
-The cost model counts multiply-adds. With P = (m+2)² points and T = images · ⌈rows/m⌉ · ⌈cols/m⌉
-tiles, F(m×m, 3×3) costs
+The cost model counts multiply-adds. With P = (m+r−1)² points, T = images · ⌈rows/m⌉ · ⌈cols/m⌉
+tiles and the channels of all phases of the stride, K = stride² · ci, F(m×m, r×r) costs
 
-    work   = P · T · (ci·co + TRANSFORM · (ci + co))         products and transforms
-    stream = FMAS_A_BYTE · 4 · P · ci · co                   weights, where L2 does not hold them
+    work   = P · T · (K·co + TRANSFORM · (K + co))           products and transforms
+    stream = FMAS_A_BYTE · 4 · P · K · co                    weights, where L2 does not hold them
 
 and takes the larger of the two, for the weights are fetched while products are computed. The
-direct convolution has m = 1, P = 9 and no transforms. The errors are those of `arith.rounding`.
+direct convolution has m = 1, P = kernel², K = ci and no transforms; its work counts DIRECT_SHARE.
+Transforms compute whole vectors of channels. The errors are those of `arith.rounding`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
+from striate.arith.cook_toom import Filtering
 from striate.arith.machine import Machine
 from striate.arith.rounding import gradient_amplification, output_amplification, relative_error
 
 # Fewer channels leave the products too short to pay for the transforms.
-LEAST_CHANNELS = 16
+LEAST_CHANNELS = 12
 # A transform takes some 8 instructions a vector of a point.
 TRANSFORM = 8
 # Memory gives a core about 26 GB/s while it does 58 · 10⁹ multiply-adds a second.
 FMAS_A_BYTE = 2
+# The direct convolution keeps its sums in registers, where Winograd's method stores each product:
+# it does six multiply-adds in the time of five.
+DIRECT_SHARE = Fraction(5, 6)
 DIRECT = 0
-TILES = (4, 2)
+# Larger tiles, and larger patches (tile + taps − 1 rows), lose too much accuracy.
+MOST_TILE, MOST_SIDE = 4, 7
+# With more taps there would be no tile but of one output.
+MOST_TAPS = MOST_SIDE - 2
 GRADIENT_TILE = 4
-# What `algorithm` may be, and the tile of Winograd's method that it asks for.
-ALGORITHMS = {"auto": None, "direct": DIRECT, "winograd-f2": 2, "winograd-f4": 4}
+# What `algorithm` may be, and the largest tile of Winograd's method that it asks for.
+ALGORITHMS = {"auto": None, "direct": DIRECT, **{f"winograd-f{m}": m for m in (2, 3, 4)}}
 NAMES = {tile: name for name, tile in ALGORITHMS.items()}
 
 
@@ -51,20 +60,30 @@ class Candidate:
         return f"{self.name} {self.cost / 1e6:.3g} M, error {self.error:.1e}"
 
 
+def tiles(kernel: int, stride: int) -> tuple[int, ...]:
+    """Tiles that a kernel is computed with, the largest first."""
+    return min(MOST_TILE, MOST_SIDE + 1 - -(-kernel // stride)), 2
+
+
 def candidates(
-    images: int, out: tuple[int, int], ci: int, co: int, machine: Machine
+    images: int,
+    out: tuple[int, int],
+    ci: int,
+    co: int,
+    machine: Machine,
+    kernel: int = 3,
+    stride: int = 1,
 ) -> list[Candidate]:
-    """All ways to compute a 3×3 convolution of stride 1, the cheapest first."""
-    ways = [Candidate(DIRECT, _cost(DIRECT, images, out, ci, co, machine), relative_error(9 * ci))]
-    if min(ci, co) >= LEAST_CHANNELS:
-        ways += [
-            Candidate(
-                tile,
-                _cost(tile, images, out, ci, co, machine),
-                relative_error(ci, output_amplification(tile)),
-            )
-            for tile in TILES
-        ]
+    """All ways to compute a convolution of a square kernel, the cheapest first."""
+    depth = stride**2 * ci
+    direct = relative_error(kernel**2 * ci)
+    cost = _direct_cost(images, out, ci, co, machine, kernel)
+    ways = [Candidate(DIRECT, cost, direct)]
+    if min(depth, co) >= LEAST_CHANNELS:
+        for filtering in (Filtering(tile, kernel, stride) for tile in tiles(kernel, stride)):
+            cost = _winograd_cost(filtering, images, out, ci, co, machine)
+            amplification = output_amplification(filtering.tile, filtering.taps)
+            ways.append(Candidate(filtering.tile, cost, relative_error(depth, amplification)))
     return sorted(ways, key=lambda way: way.cost)
 
 
@@ -75,16 +94,14 @@ def gradient_candidates(
 
     Sums are taken in chunks, which err less than one long sum.
     """
-    pixels, tiles = images * out[0] * out[1], _tiles(GRADIENT_TILE, images, out)
-    errors = {
-        DIRECT: relative_error(pixels),
-        GRADIENT_TILE: relative_error(tiles, gradient_amplification(GRADIENT_TILE)),
-    }
-    ways = [
-        Candidate(tile, _cost(tile, images, out, ci, co, machine), error)
-        for tile, error in errors.items()
-        if tile == DIRECT or min(ci, co) >= LEAST_CHANNELS
-    ]
+    pixels, filtering = images * out[0] * out[1], Filtering(GRADIENT_TILE)
+    cost = _direct_cost(images, out, ci, co, machine, filtering.kernel)
+    ways = [Candidate(DIRECT, cost, relative_error(pixels))]
+    if min(ci, co) >= LEAST_CHANNELS:
+        cost = _winograd_cost(filtering, images, out, ci, co, machine)
+        amplification = gradient_amplification(GRADIENT_TILE)
+        error = relative_error(_tiles(GRADIENT_TILE, images, out), amplification)
+        ways.append(Candidate(GRADIENT_TILE, cost, error))
     return sorted(ways, key=lambda way: way.cost)
 
 
@@ -92,9 +109,23 @@ def _tiles(side: int, images: int, out: tuple[int, int]) -> int:
     return images * -(-out[0] // side) * -(-out[1] // side)
 
 
-def _cost(tile: int, images: int, out: tuple[int, int], ci: int, co: int, machine: Machine) -> int:
-    side, points = (tile, (tile + 2) ** 2) if tile else (1, 9)
-    work = ci * co + (TRANSFORM * (ci + co) if tile else 0)
-    weights = 4 * points * ci * co
-    stream = FMAS_A_BYTE * weights if weights > machine.l2_bytes // 2 else 0
-    return max(points * _tiles(side, images, out) * work, stream)
+def _direct_cost(
+    images: int, out: tuple[int, int], ci: int, co: int, machine: Machine, kernel: int
+) -> int:
+    work = int(DIRECT_SHARE * kernel**2 * images * out[0] * out[1] * ci * co)
+    return max(work, _stream(kernel**2 * ci * co, machine))
+
+
+def _winograd_cost(
+    f: Filtering, images: int, out: tuple[int, int], ci: int, co: int, machine: Machine
+) -> int:
+    depth = f.phases * ci
+    vectors = -(-depth // machine.lanes) + -(-co // machine.lanes)
+    products = depth * co + TRANSFORM * machine.lanes * vectors
+    work = f.points * _tiles(f.tile, images, out) * products
+    return max(work, _stream(f.points * depth * co, machine))
+
+
+def _stream(weights: int, machine: Machine) -> int:
+    """What reading so many weights costs where L2 does not hold them."""
+    return FMAS_A_BYTE * 4 * weights if 4 * weights > machine.l2_bytes // 2 else 0

@@ -95,16 +95,16 @@ class Chooser:
         images = shape.n if self.training else 1
         ci, co, out = shape.ci, shape.co, (shape.out_h, shape.out_w)
         if isinstance(op, ConvWeightGrad):
-            if allows_winograd(shape):
+            if allows_winograd(op, shape):
                 return gradient_candidates(images, out, ci, co, self.machine)
             products = images * out[0] * out[1]
         elif isinstance(op, Conv2d):
-            if allows_winograd(shape):
-                return candidates(images, out, ci, co, self.machine)
+            if allows_winograd(op, shape):
+                return candidates(images, out, ci, co, self.machine, shape.kh, shape.stride[0])
             products = shape.kh * shape.kw * (ci // shape.groups)
         else:
-            if allows_winograd(shape):
-                return candidates(images, (shape.h, shape.w), co, ci, self.machine)
+            if allows_winograd(op, shape):
+                return candidates(images, (shape.h, shape.w), co, ci, self.machine, shape.kh)
             products = max(len(phase.taps) for phase in shape.phases()) * (co // shape.groups)
         macs = shape.macs // max(1, shape.n) * images
         return [Candidate(DIRECT, macs, relative_error(products))]
@@ -119,7 +119,8 @@ class Chooser:
         if len(ways) == 1:
             reasons = ["the only way"]
         elif asked is not None:
-            tile = GRADIENT_TILE if asked and gradient else asked
+            most = GRADIENT_TILE if asked and gradient else asked
+            tile = max(way.tile for way in ways if way.tile <= most)
             left, reasons = [way for way in ways if way.tile == tile], ["asked for"]
         if limit is None:
             return left, reasons

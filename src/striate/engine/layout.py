@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from striate.arith.conv import ConvShape
+from striate.arith.cook_toom import Filtering
 from striate.arith.layout import (
     NHWC,
     PLAIN,
@@ -23,7 +24,7 @@ from striate.arith.layout import (
     WinogradWeights,
 )
 from striate.arith.machine import Machine
-from striate.arith.winograd import LEAST_CHANNELS
+from striate.arith.winograd import LEAST_CHANNELS, MOST_TAPS
 from striate.graph.ops.axismap import AxisMap
 from striate.graph.ops.conv import Conv2d, ConvInputGrad, ConvWeightGrad
 from striate.graph.ops.eltwise import Fused, Map
@@ -109,13 +110,20 @@ def weight_layout(op: Conv2d | ConvInputGrad, shape: ConvShape, machine: Machine
     return PackedWeights(machine.block(ci), shape.groups, phases, True)
 
 
-def allows_winograd(shape: ConvShape) -> bool:
-    """Whether Winograd's method can compute this convolution and its gradients."""
+def allows_winograd(op: ConvOp, shape: ConvShape) -> bool:
+    """Whether Winograd's method can compute this convolution, or this gradient of it.
+
+    Strides are for the forward pass, and the weight gradient is for 3×3 kernels.
+    """
+    kernel, stride = shape.kh, shape.stride[0]
     return (
-        (shape.kh, shape.kw) == (3, 3)
-        and shape.stride == shape.dilation == (1, 1)
+        (kernel, kernel, stride, stride) == (shape.kh, shape.kw, *shape.stride)
+        and 2 <= -(-kernel // stride) <= MOST_TAPS
+        and (stride == 1 or isinstance(op, Conv2d))
+        and (kernel == 3 or not isinstance(op, ConvWeightGrad))
+        and shape.dilation == (1, 1)
         and shape.groups == 1
-        and min(shape.ci, shape.co) >= LEAST_CHANNELS
+        and min(stride**2 * shape.ci, shape.co) >= LEAST_CHANNELS
     )
 
 
@@ -168,7 +176,9 @@ class _Placing:
         packed = weight_layout(op, shape, self.machine)
         if shape.is_depthwise:
             return DepthwiseWeights(packed.phases)
-        return WinogradWeights(packed, tile) if tile else packed
+        if not tile:
+            return packed
+        return WinogradWeights(packed, Filtering(tile, shape.kh, shape.stride[0]))
 
     def _image(self, value: Value) -> Value:
         return self.want(value, NHWC) if len(value.shape) == 4 else value

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from striate.arith.cook_toom import transforms
 from striate.arith.layout import (
     DepthwiseWeights,
     Hwio,
@@ -82,24 +81,30 @@ def from_memory(layout: Layout, flat: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _to_winograd(layout: WinogradWeights, w: Array) -> Array:
-    """U = G g Gᵀ of every kernel, [point][output block][input channel][block]."""
-    g = np.array(transforms(layout.tile).g, np.float64)
+    """U = G g Gᵀ of every kernel and phase, [point][output block][phase][input channel][block]."""
+    f = layout.filtering
+    g = np.array(f.transforms.g, np.float64)
     _, ci = layout.packed.channels(w.shape)
-    taps = pack_numpy(layout.packed, w.astype(np.float64))
-    kernels = taps.reshape(-1, 3, 3, ci, layout.packed.block)
-    u: Array = np.einsum("pa,qb,oabil->pqoil", g, g, kernels)
+    packed = pack_numpy(layout.packed, w.astype(np.float64))
+    kernels = packed.reshape(-1, f.kernel, f.kernel, ci, layout.packed.block)
+    missing = f.taps * f.stride - f.kernel
+    whole = np.pad(kernels, ((0, 0), (0, missing), (0, missing), (0, 0), (0, 0)))
+    taps = whole.reshape(-1, f.taps, f.stride, f.taps, f.stride, ci, layout.packed.block)
+    u: Array = np.einsum("pa,qb,oaxbyil->pqoxyil", g, g, taps)
     return u.astype(w.dtype).reshape(-1)
 
 
 def _from_winograd(layout: WinogradWeights, flat: Array, shape: tuple[int, ...]) -> Array:
     """The kernels whose transforms these are, by least squares: 36 or 16 numbers stand for 9."""
-    back = np.linalg.pinv(np.array(transforms(layout.tile).g, np.float64))
+    f = layout.filtering
+    back = np.linalg.pinv(np.array(f.transforms.g, np.float64))
     _, ci = layout.packed.channels(shape)
     points = flat[: layout.elements(shape)].astype(np.float64)
-    side = layout.tile + 2
-    u = points.reshape(side, side, -1, ci, layout.packed.block)
-    taps = np.einsum("ap,bq,pqoil->oabil", back, back, u)
-    return unpack_numpy(layout.packed, taps.astype(flat.dtype).reshape(-1), shape)
+    u = points.reshape(f.side, f.side, -1, f.stride, f.stride, ci, layout.packed.block)
+    taps = np.einsum("ap,bq,pqoxyil->oaxbyil", back, back, u)
+    size = f.taps * f.stride
+    kernels = taps.reshape(-1, size, size, ci, layout.packed.block)[:, : f.kernel, : f.kernel]
+    return unpack_numpy(layout.packed, kernels.astype(flat.dtype).reshape(-1), shape)
 
 
 def pack_numpy(layout: PackedWeights, w: Array) -> Array:

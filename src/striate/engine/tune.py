@@ -125,7 +125,8 @@ def _what(
     rivals = " or ".join(sorted((first.name, second.name)))
     size = f"2^{max(0, tiles - 1).bit_length()} tiles"
     state = "cold" if cold else "warm"
-    return f"{type(op).__name__} {shape.ci}→{shape.co}, {size}, {state}: {rivals}"
+    kernel = f"{shape.kh}×{shape.kw}/{shape.stride[0]}"
+    return f"{type(op).__name__} {kernel} {shape.ci}→{shape.co}, {size}, {state}: {rivals}"
 
 
 class _Run:

@@ -95,13 +95,22 @@ def mask(k: Kernel, count: IntLike, lanes: int | None = None) -> Any:
     return k.b.icmp_signed("<", iota, limit)
 
 
-def load_masked(k: Kernel, p: Ptr, lanes_on: Any) -> Any:
-    """Lanes that are on are loaded, the others are zero; memory of the others is not touched."""
+def between(k: Kernel, first: int, stop: int) -> Any:
+    """A constant mask of the lanes first … stop−1."""
+    return ir.Constant(ir.VectorType(I1, k.lanes), [int(first <= i < stop) for i in range(k.lanes)])
+
+
+def load_masked(k: Kernel, p: Ptr, lanes_on: Any, otherwise: Any = None) -> Any:
+    """Lanes that are on are loaded; memory of the others is not touched.
+
+    The others are those of the vector `otherwise`, or zero.
+    """
     n = lanes_on.type.count
     kind = ir.VectorType(p.elem, n)
     name = f"llvm.masked.load.v{n}{'f32' if p.elem is F32 else 'i32'}.p0"
     function = k.unit.declare(name, kind, [PTR, lanes_on.type, kind])
-    return k.b.call(function, [p.v, lanes_on, Written(kind, "zeroinitializer")])
+    off = Written(kind, "zeroinitializer") if otherwise is None else otherwise
+    return k.b.call(function, [p.v, lanes_on, off])
 
 
 def store_masked(k: Kernel, value: Any, p: Ptr, lanes_on: Any) -> None:
@@ -172,6 +181,7 @@ def reduce_lanes(k: Kernel, value: Any, combine: Any) -> Any:
 __all__ = [
     "I64",
     "Int",
+    "between",
     "broadcast",
     "constant",
     "fma",

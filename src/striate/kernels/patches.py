@@ -1,14 +1,20 @@
 """Input patches of Winograd convolutions, and their transform V = Bᵀ d B.
 
 Shared by the forward kernel, which is also the input gradient, and the weight gradient. About 10
-FLOPs an element of a patch; a patch overlaps its neighbours by two rows and columns.
+FLOPs an element of a patch; a patch overlaps its neighbours by taps − 1 rows and columns.
+
+With a stride s a patch has s·side rows and columns of the image, and V has the channels of all
+phases: [phase row][phase column][ci]. Pixels of one phase row that are neighbours in the image lie
+side by side in memory, so s·ci channels are one run. A few channels (RGB pictures) are put
+together from the s rows in one vector, by loads that leave each other's lanes alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from striate.arith.cook_toom import transforms
+from striate.arith.cook_toom import Filtering
 from striate.ir import vec
 from striate.ir.kernel import I64, PTR, Int, Kernel, Ptr
 from striate.kernels.border import Border
@@ -19,18 +25,14 @@ from striate.kernels.span import load
 
 Number = TypeVar("Number", int, Int)
 
-OVERLAP = 2  # a patch has as many rows more than its tile of outputs: kernel size − 1
 X = 0
 
 
-def points(tile: int) -> int:
-    """Points of F(tile×tile, 3×3): as many products a tile and channel pair."""
-    return (tile + OVERLAP) ** 2
-
-
-def pitch_of(ci: int, lanes: int) -> int:
+def pitch_of(ci: int, lanes: int, filtering: Filtering) -> int:
     """Elements from one tile to the next in V: whole vectors, not a multiple of 2 KiB."""
-    whole = -(-ci // lanes) * lanes
+    run = filtering.stride * ci
+    last = run if filtering.stride * run <= lanes else -(-run // lanes) * lanes
+    whole = -(-((filtering.stride - 1) * run + last) // lanes) * lanes
     return whole + lanes if whole * 4 % ALIASING_BYTES == 0 else whole
 
 
@@ -60,9 +62,9 @@ class Grid:
 class Patches:
     """Transforms the patch under a tile; `s` has the sizes in_h, in_w, pad_top and pad_left."""
 
-    def __init__(self, k: Kernel, ci: int, s: dict[str, Int], tile: int) -> None:
-        self.k, self.ci, self.s, self.tile = k, ci, s, tile
-        self.side = tile + OVERLAP
+    def __init__(self, k: Kernel, ci: int, s: dict[str, Int], filtering: Filtering) -> None:
+        self.k, self.ci, self.s, self.filtering = k, ci, s, filtering
+        self.size = filtering.side * filtering.stride
         self.border = Border(k, ci, 1)
         self.into = self._function()
 
@@ -71,46 +73,76 @@ class Patches:
 
         A patch that leaves the image is copied to `patch` with its zero border first.
         """
-        k, s, ci, side = self.k, self.s, self.ci, self.side
-        top, left = row - s["pad_top"], col - s["pad_left"]
+        k, s, ci, size = self.k, self.s, self.ci, self.size
+        top = row * self.filtering.stride - s["pad_top"]
+        left = col * self.filtering.stride - s["pad_left"]
         image = k.buffer(X).at(n * s["in_h"] * s["in_w"] * ci)
-        inside = k.every(top >= 0, left >= 0, top + side <= s["in_h"], left + side <= s["in_w"])
+        inside = k.every(top >= 0, left >= 0, top + size <= s["in_h"], left + size <= s["in_w"])
         with k.when(k.b.not_(inside)):
             self.border.pack(
                 image,
                 patch,
                 size=(s["in_h"], s["in_w"]),
                 top=top,
-                height=k.int(side),
+                height=k.int(size),
                 pad_left=0 - left,
-                width=k.int(side),
+                width=k.int(size),
                 group=0,
             )
         source = k.select(inside, image.at((top * s["in_w"] + left) * ci), patch)
-        k.call(self.into, source, k.select(inside, s["in_w"] * ci, k.int(side * ci)), v, step)
+        k.call(self.into, source, k.select(inside, s["in_w"] * ci, k.int(size * ci)), v, step)
 
     def _function(self) -> Any:
         """into(patch, row pitch, v, step from point to point): all channels of one patch."""
         k = self.k.unit.function("into", [PTR, I64, PTR, I64])
         args = k.function.args
         source, pitch, v, step = Ptr(k, args[0]), Int(k, args[1]), Ptr(k, args[2]), Int(k, args[3])
-        matrix, ci, side = transforms(self.tile).b, self.ci, self.side
-        held = k.stack(side * side * k.lanes)
+        stride, run = self.filtering.stride, self.filtering.stride * self.ci
+        held = k.stack(self.filtering.points * k.lanes)
 
-        def channels(c: Int, on: Any) -> None:
-            for j in range(side):
-                column = [load(k, source.at(pitch * i).at(c).at(j * ci), on) for i in range(side)]
-                for i, value in enumerate(combine(k, matrix, column)):
-                    vec.store(k, value, held.at((i * side + j) * k.lanes))
-            for i in range(side):
-                line = [vec.load(k, held.at((i * side + j) * k.lanes)) for j in range(side)]
-                for j, value in enumerate(combine(k, matrix, line)):
-                    vec.store(k, value, v.at(step * (i * side + j)).at(c))
+        def phase_row(row: Int) -> None:
+            first, target = source.at(pitch * row), v.at(row * run)
 
-        whole = ci // k.lanes * k.lanes
-        with k.loop(0, whole, k.lanes) as c:
-            channels(c, None)
-        if whole < ci:
-            channels(k.int(whole), vec.mask(k, ci - whole))
+            def channels(c: Int, on: Any) -> None:
+                def pixel(i: int, j: int) -> Any:
+                    return load(k, first.at(pitch * (i * stride)).at(c).at(j * run), on)
+
+                self._transform(k, pixel, target.at(c), step, held)
+
+            whole = run // k.lanes * k.lanes
+            with k.loop(0, whole, k.lanes) as c:
+                channels(c, None)
+            if whole < run:
+                channels(k.int(whole), vec.mask(k, run - whole))
+
+        def all_rows(i: int, j: int) -> Any:
+            value = None
+            for row in range(stride):
+                lanes_on = vec.between(k, row * run, (row + 1) * run)
+                place = source.at(pitch * (i * stride + row)).at(j * run - row * run)
+                value = vec.load_masked(k, place, lanes_on, value)
+            return value
+
+        if stride == 1:
+            phase_row(k.int(0))
+        elif stride * run <= k.lanes:
+            self._transform(k, all_rows, v, step, held)
+        else:
+            with k.loop(0, stride) as row:
+                phase_row(row)
         k.finish()
         return k.function
+
+    def _transform(
+        self, k: Kernel, pixel: Callable[[int, int], Any], v: Ptr, step: Int, held: Ptr
+    ) -> None:
+        """One vector of channels: `pixel(i, j)` loads row i, column j of the patch."""
+        matrix, side = self.filtering.transforms.b, self.filtering.side
+        for j in range(side):
+            column = [pixel(i, j) for i in range(side)]
+            for i, value in enumerate(combine(k, matrix, column)):
+                vec.store(k, value, held.at((i * side + j) * k.lanes))
+        for i in range(side):
+            line = [vec.load(k, held.at((i * side + j) * k.lanes)) for j in range(side)]
+            for j, value in enumerate(combine(k, matrix, line)):
+                vec.store(k, value, v.at(step * (i * side + j)))

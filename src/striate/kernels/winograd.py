@@ -1,11 +1,15 @@
-"""Winograd convolution F(m×m, 3×3), m = 4 or 2: stride 1, NHWC, forward and input gradient.
+"""Winograd convolution F(m×m, r×r), NHWC: forward and input gradient.
 
-    Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A    for each m×m tile of outputs and (m+2)×(m+2) patch d
+    Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A    for each m×m tile of outputs and (m+r−1)×(m+r−1) patch d
 
-The products of all tiles are P = (m+2)² matrix products V[p] · U[p], V[p] of tiles × ci, U[p] of
-ci × co: 36/16 = 2.25 products an output instead of 9 with m = 4, 16/4 = 4 with m = 2, whose U is
-less than half as large. FLOPs of the products: 2 · P · tiles · ci · co; of the transforms about
-10 an element of patches and of outputs.
+The products of all tiles are P = (m+r−1)² matrix products V[p] · U[p], V[p] of tiles × ci, U[p] of
+ci × co. With 3×3 kernels these are 36/16 = 2.25 products an output instead of 9 with m = 4,
+16/4 = 4 with m = 2, whose U is less than half as large. FLOPs of the products:
+2 · P · tiles · ci · co; of the transforms about 10 an element of patches and of outputs.
+
+A kernel of stride s is a sum of s² kernels of ⌈kernel/s⌉ taps on the phases of the image: the
+phases stand beside each other as channels, s²·ci in V and U. So 7×7 kernels of stride 2 become
+4×4 kernels on 4·ci channels: 49·4/16 = 12.25 products an output with m = 4 instead of 49.
 
 A unit of work is (block of tiles, share of the output blocks). Inside: the patches are transformed
 to V, which stays in L2; then for each output block the products go to M and M is transformed
@@ -18,33 +22,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from striate.arith.cook_toom import transforms
+from striate.arith.cook_toom import Filtering
 from striate.arith.machine import Machine
 from striate.ir import vec
 from striate.ir.kernel import I64, PTR, Int, Kernel, Ptr, Unit
 from striate.kernels.epilogue import Epilogue, apply_epilogue
 from striate.kernels.linear import combine
 from striate.kernels.micro import LINE, dispatch, multiply_run, zeros
-from striate.kernels.patches import OVERLAP, Grid, Patches, pitch_of, points, step_of
+from striate.kernels.patches import Grid, Patches, pitch_of, step_of
 from striate.kernels.spec import symbol
 
 SIZES = ("n", "in_h", "in_w", "rows", "cols", "pad_top", "pad_left", "block", "chunks", "scratch")
 X, U, Y, SCRATCH, OPERANDS = 0, 1, 2, 3, 4
 
 
-def scratch_elements(ci: int, co: int, tile: int, block: int, machine: Machine) -> int:
+def scratch_elements(ci: int, co: int, filtering: Filtering, block: int, machine: Machine) -> int:
     """Scratch of one part: V, M and a bordered patch."""
-    v, m = step_of(block, pitch_of(ci, machine.lanes)), step_of(block, machine.block(co))
-    return points(tile) * (v + m + ci) + 2 * machine.lanes
+    v = step_of(block, pitch_of(ci, machine.lanes, filtering))
+    m = step_of(block, machine.block(co))
+    return filtering.points * (v + m + filtering.phases * ci) + 2 * machine.lanes
 
 
 @dataclass(frozen=True)
 class Winograd:
-    """All that shapes the code; `tile` is m."""
+    """All that shapes the code."""
 
     ci: int
     co: int
-    tile: int
+    filtering: Filtering
     epilogue: Epilogue
 
     def emit(self, machine: Machine) -> str:
@@ -60,15 +65,17 @@ class _Build:
         self.width = k.machine.block(spec.co)
         self.whole, self.rest = divmod(spec.co, self.width)
         self.blocks = self.whole + (self.rest > 0)
-        self.pitch = pitch_of(spec.ci, k.lanes)
-        self.tile, self.side = spec.tile, spec.tile + OVERLAP
-        self.points = points(spec.tile)
+        self.pitch = pitch_of(spec.ci, k.lanes, spec.filtering)
+        self.depth = spec.filtering.phases * spec.ci
+        self.tile, self.side = spec.filtering.tile, spec.filtering.side
+        self.points = spec.filtering.points
+        self.back_matrix = spec.filtering.transforms.a
         self.s: dict[str, Int] = {}
 
     def build(self) -> None:
         k = self.k
         self.s = s = {name: k.size(i) for i, name in enumerate(SIZES)}
-        self.patches = Patches(k, self.spec.ci, s, self.tile)
+        self.patches = Patches(k, self.spec.ci, s, self.spec.filtering)
         self.bodies = [self._body(rows) for rows in range(1, k.machine.rows + 1)]
         tails = [t for t, there in ((False, self.whole), (True, self.rest)) if there]
         self.back = {tail: self._output_function(tail) for tail in tails}
@@ -92,28 +99,44 @@ class _Build:
         begin = k.int(self.blocks) * chunk // s["chunks"]
         end = k.int(self.blocks) * (chunk + 1) // s["chunks"]
         with k.loop(begin, end) as ob:
-            self._products(v, m, count, ob, v_step, m_step)
+            self._products(v, m, first, count, ob, v_step, m_step)
             with k.loop(0, count) as t:
                 self._store(first + t, m.at(t * self.width), ob, m_step)
 
     # -- products: M[p] = V[p] · U[p] -------------------------------------------------------------
 
-    def _products(self, v: Ptr, m: Ptr, count: Int, ob: Int, v_step: Int, m_step: Int) -> None:
-        k, ci = self.k, self.spec.ci
+    def _products(
+        self, v: Ptr, m: Ptr, first: Int, count: Int, ob: Int, v_step: Int, m_step: Int
+    ) -> None:
+        k, depth = self.k, self.depth
         tiles = count.ceil_div(k.machine.rows)
         length, longer = count // tiles, count % tiles
-        u = k.buffer(U).at(ob * (ci * self.width))
-        with k.loop(0, self.points) as p, k.loop(0, tiles) as t:
-            j = t * length + t.min(longer)
-            rows = k.select(t < longer, length + 1, length)
-            up = u.at(p * (self.blocks * ci * self.width))
-            args = (
-                v.at(p * v_step).at(j * self.pitch),
-                up,
-                m.at(p * m_step).at(j * self.width),
-                *self._ahead(up, t, tiles),
-            )
-            dispatch(k, rows, k.machine.rows, lambda r, a=args: k.call(self.bodies[r - 1], *a))
+        u = k.buffer(U).at(ob * (depth * self.width))
+        with k.loop(0, self.points) as p:
+            with k.loop(p * count // self.points, (p + 1) * count // self.points) as tile:
+                self._fetch(first + tile, ob)
+            with k.loop(0, tiles) as t:
+                j = t * length + t.min(longer)
+                rows = k.select(t < longer, length + 1, length)
+                up = u.at(p * (self.blocks * depth * self.width))
+                args = (
+                    v.at(p * v_step).at(j * self.pitch),
+                    up,
+                    m.at(p * m_step).at(j * self.width),
+                    *self._ahead(up, t, tiles),
+                )
+                dispatch(k, rows, k.machine.rows, lambda r, a=args: k.call(self.bodies[r - 1], *a))
+
+    def _fetch(self, tile: Int, ob: Int) -> None:
+        """Ask for the lines that a tile of outputs is stored to, while products are computed."""
+        k, s, pixel = self.k, self.s, self.spec.epilogue.pixel(self.spec.co)
+        n, row, col = self.grid.place(tile)
+        place = ((n * s["rows"] + row) * s["cols"] + col) * pixel + ob * self.width
+        y, line = k.buffer(Y).at(place), s["cols"] * pixel
+        for i in range(self.tile):
+            for j in range(self.tile):
+                for c in range(0, self.width, LINE):
+                    vec.prefetch(k, y.at(line * i).at(j * pixel + c), write=True)
 
     def _ahead(self, u: Ptr, t: Int, tiles: Int) -> tuple[Ptr, Ptr]:
         """Where the weights of the next point are fetched from in pass t of `tiles` over these.
@@ -121,8 +144,8 @@ class _Build:
         Each round of a pass fetches one line, or two where there is one pass only: so half of the
         weights a pass.
         """
-        k, half = self.k, self.spec.ci * LINE
-        following = u.at(self.blocks * self.spec.ci * self.width)
+        k, half = self.k, self.depth * LINE
+        following = u.at(self.blocks * self.depth * self.width)
         mine = following.at(t.min(1) * half)
         return mine, k.select(tiles > 1, mine, following.at(half))
 
@@ -138,7 +161,7 @@ class _Build:
             zeros(k, rows, cols),
             rows=rows,
             cols=cols,
-            length=self.spec.ci,
+            length=self.depth,
             row_stride=self.pitch,
             block=self.width,
             ahead=tuple(ahead),
@@ -201,7 +224,7 @@ class _Build:
         side = self.side
         for j in range(side):
             column = [vec.load(k, m.at(step * (i * side + j))) for i in range(side)]
-            for i, value in enumerate(combine(k, transforms(self.tile).a, column)):
+            for i, value in enumerate(combine(k, self.back_matrix, column)):
                 vec.store(k, value, held.at((i * side + j) * k.lanes))
 
     def _line(
@@ -218,7 +241,7 @@ class _Build:
         """Row i of the tile: all its pixels, or as many as `cols` says."""
         side = self.side
         line = [vec.load(k, held.at((i * side + j) * k.lanes)) for j in range(side)]
-        for j, value in enumerate(combine(k, transforms(self.tile).a, line)):
+        for j, value in enumerate(combine(k, self.back_matrix, line)):
             place = offset + pitch * i + j * self.spec.epilogue.pixel(self.spec.co)
 
             def put(value: Any = value, place: Int = place) -> None:
@@ -245,36 +268,52 @@ class _Build:
 
 @dataclass(frozen=True)
 class TransformWeights:
-    """U[p] = (G g Gᵀ)[p]: packed weights [output block][tap][ci][block] → [P][ob][ci][block].
+    """U[p] = (G g Gᵀ)[p]: [output block][tap][ci][block] → [P][output block][phase][ci][block].
 
     Buffers: packed weights, U. Sizes: blocks of `block` output channels, ci.
     """
 
     block: int
-    tile: int
+    filtering: Filtering
 
     def emit(self, machine: Machine) -> str:
         """LLVM IR text of the kernel."""
         unit = Unit(machine)
         k = unit.kernel(symbol(self))
-        blocks, ci, width = k.size(0), k.size(1), self.block
-        matrix, side = transforms(self.tile).g, self.tile + OVERLAP
-        held = k.stack(side * 3 * k.lanes)
+        f, width = self.filtering, self.block
+        blocks, ci = k.size(0), k.size(1)
+        held = k.stack(f.side * f.taps * k.lanes)
         start, stop = k.share(blocks * ci)
-        tap, point = ci * width, blocks * ci * width
         with k.loop(start, stop) as i:
             ob, c = i // ci, i % ci
-            for lane in range(0, width, k.lanes):
-                g = k.buffer(0).at((ob * (9 * ci) + c) * width).at(lane)
-                u = k.buffer(1).at((ob * ci + c) * width).at(lane)
-                for b in range(3):
-                    column = [vec.load(k, g.at(tap * (a * 3 + b))) for a in range(3)]
-                    for r, value in enumerate(combine(k, matrix, column)):
-                        vec.store(k, value, held.at((r * 3 + b) * k.lanes))
-                for r in range(side):
-                    line = [vec.load(k, held.at((r * 3 + b) * k.lanes)) for b in range(3)]
-                    for value in combine(k, matrix, line):
-                        vec.store(k, value, u)
-                        u = u.at(point)
+            g = k.buffer(0).at((ob * (f.kernel**2) * ci + c) * width)
+            for row in range(f.stride):
+                for col in range(f.stride):
+                    phase = ob * f.phases + (row * f.stride + col)
+                    u = k.buffer(1).at((phase * ci + c) * width)
+                    for lane in range(0, width, k.lanes):
+                        self._phase(k, g.at(lane), u.at(lane), held, (row, col), (blocks, ci))
         k.finish()
         return unit.text()
+
+    def _phase(
+        self, k: Kernel, g: Ptr, u: Ptr, held: Ptr, phase: tuple[int, int], sizes: tuple[Int, Int]
+    ) -> None:
+        """One vector of output channels of one phase, which may have a tap less than others."""
+        f, (blocks, ci) = self.filtering, sizes
+        rows, cols = f.present(phase[0]), f.present(phase[1])
+        down = [row[:rows] for row in f.transforms.g]
+        across = [row[:cols] for row in f.transforms.g]
+        tap, point = ci * self.block, blocks * ci * (f.phases * self.block)
+        for b in range(cols):
+            taps = [
+                (a * f.stride + phase[0]) * f.kernel + b * f.stride + phase[1] for a in range(rows)
+            ]
+            column = [vec.load(k, g.at(tap * number)) for number in taps]
+            for r, value in enumerate(combine(k, down, column)):
+                vec.store(k, value, held.at((r * f.taps + b) * k.lanes))
+        for r in range(f.side):
+            line = [vec.load(k, held.at((r * f.taps + b) * k.lanes)) for b in range(cols)]
+            for value in combine(k, across, line):
+                vec.store(k, value, u)
+                u = u.at(point)

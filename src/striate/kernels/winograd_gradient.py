@@ -17,18 +17,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from striate.arith.cook_toom import transforms
+from striate.arith.cook_toom import Filtering
 from striate.arith.machine import Machine
 from striate.ir import vec
 from striate.ir.kernel import I1, I64, PTR, Int, Kernel, Ptr, Unit
 from striate.kernels.linear import combine
-from striate.kernels.patches import OVERLAP, Grid, Patches, pitch_of, points, step_of
+from striate.kernels.patches import Grid, Patches, pitch_of, step_of
 from striate.kernels.span import load, store
 from striate.kernels.spec import symbol
 
 TILE = 4
-PATCH = TILE + OVERLAP
-POINTS = points(TILE)
+FILTERING = Filtering(TILE)
+PATCH, POINTS = FILTERING.side, FILTERING.points
 SIZES = (
     "n",
     "in_h",
@@ -47,7 +47,8 @@ X, DY, SUMS, SCRATCH = 0, 1, 2, 3
 
 def scratch_elements(ci: int, co: int, block: int, machine: Machine) -> int:
     """Scratch of one part: V, Z and a bordered patch."""
-    v, z = step_of(block, pitch_of(ci, machine.lanes)), step_of(block, machine.block(co))
+    v = step_of(block, pitch_of(ci, machine.lanes, FILTERING))
+    z = step_of(block, machine.block(co))
     return POINTS * (v + z + ci) + 2 * machine.lanes
 
 
@@ -71,7 +72,7 @@ class _Build:
         self.width = k.machine.block(spec.co)
         self.whole, self.rest = divmod(spec.co, self.width)
         self.blocks = self.whole + (self.rest > 0)
-        self.pitch = pitch_of(spec.ci, k.lanes)
+        self.pitch = pitch_of(spec.ci, k.lanes, FILTERING)
         self.tiles = -(-spec.ci // k.machine.rows)
         self.length, self.longer = divmod(spec.ci, self.tiles)
         self.bodies: dict[tuple[int, bool], Any] = {}
@@ -80,7 +81,7 @@ class _Build:
     def build(self) -> None:
         k = self.k
         self.s = s = {name: k.size(i) for i, name in enumerate(SIZES)}
-        self.grid, self.patches = Grid(s, TILE), Patches(k, self.spec.ci, s, TILE)
+        self.grid, self.patches = Grid(s, TILE), Patches(k, self.spec.ci, s, FILTERING)
         tails = [t for t, there in ((False, self.whole), (True, self.rest)) if there]
         self.outward = {tail: self._gradient_function(tail) for tail in tails}
         blocks = self.grid.tiles.ceil_div(s["block"])
@@ -166,7 +167,7 @@ class _Build:
         args = k.function.args
         dy, z = Ptr(k, args[0]), Ptr(k, args[4])
         pitch, rows, cols, step = (Int(k, args[i]) for i in (1, 2, 3, 5))
-        matrix = tuple(zip(*transforms(TILE).a, strict=True))
+        matrix = tuple(zip(*FILTERING.transforms.a, strict=True))
         held = k.stack(PATCH * TILE * k.lanes)
         width = self.rest if tail else self.width
         for c in range(0, width, k.lanes):
@@ -240,7 +241,7 @@ class KernelGradient:
         """LLVM IR text of the kernel."""
         unit = Unit(machine)
         k = unit.kernel(symbol(self))
-        matrix = tuple(zip(*transforms(TILE).g, strict=True))
+        matrix = tuple(zip(*FILTERING.transforms.g, strict=True))
         held = k.stack(3 * PATCH * k.lanes)
         plane = self.ci * self.co
         start, stop = k.share(k.int(-(-plane // k.lanes)))

@@ -49,7 +49,7 @@ def lower_conv(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequen
     slots = [inputs[0], inputs[1], outputs[0], SCRATCH, *inputs[2:]]
     weights = low.layout(node.inputs[1])
     if isinstance(weights, WinogradWeights):
-        winograd(low, slots, shape, epilogue, weights.tile, forward=forward)
+        winograd(low, slots, shape, epilogue, weights.filtering, forward=forward)
     elif isinstance(weights, DepthwiseWeights):
         depthwise(low, slots, shape, epilogue, forward=forward)
     elif is_matrix_product(shape):

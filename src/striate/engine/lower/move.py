@@ -85,7 +85,7 @@ def _transform_weights(
     _pack(low, target.packed, shape, inputs, [packed])
     co, ci = target.packed.channels(shape)
     block = target.packed.block
-    spec = TransformWeights(block, target.tile)
+    spec = TransformWeights(block, target.filtering)
     low.step(
         spec,
         [packed, *outputs],

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from striate.arith.conv import ConvShape
+from striate.arith.cook_toom import Filtering
 from striate.arith.machine import Machine
 from striate.arith.winograd import FMAS_A_BYTE, TRANSFORM
 from striate.engine.lower.context import Lowering
 from striate.kernels.epilogue import Epilogue
-from striate.kernels.patches import points
 from striate.kernels.winograd import Winograd
 from striate.kernels.winograd import scratch_elements as winograd_scratch
 
@@ -21,7 +21,7 @@ def winograd(
     slots: list[int],
     shape: ConvShape,
     epilogue: Epilogue,
-    tile: int,
+    filtering: Filtering,
     *,
     forward: bool,
 ) -> None:
@@ -30,18 +30,18 @@ def winograd(
     padding = (shape.padding[0][0], shape.padding[1][0])
     if not forward:
         ci, co, image, out = co, ci, out, image
-        padding = (2 - padding[0], 2 - padding[1])
-    tiles = shape.n * -(-out[0] // tile) * -(-out[1] // tile)
-    block, chunks = choose_tiles(tiles, ci, co, tile, low.machine, low.threads)
-    scratch = winograd_scratch(ci, co, tile, block, low.machine)
-    spec = Winograd(ci, co, tile, epilogue)
+        padding = (shape.kh - 1 - padding[0], shape.kw - 1 - padding[1])
+    tiles = shape.n * -(-out[0] // filtering.tile) * -(-out[1] // filtering.tile)
+    block, chunks = choose_tiles(tiles, ci, co, filtering, low.machine, low.threads)
+    scratch = winograd_scratch(ci, co, filtering, block, low.machine)
+    spec = Winograd(ci, co, filtering, epilogue)
     sizes = (shape.n, *image, *out, *padding, block, chunks, scratch)
-    label = f"winograd F({tile}×{tile}) {ci}→{co}"
+    label = f"winograd {filtering} {ci}→{co}"
     low.step(spec, slots, sizes, writes=[slots[2]], label=label, scratch=scratch)
 
 
 def choose_tiles(
-    tiles: int, ci: int, co: int, tile: int, machine: Machine, threads: int
+    tiles: int, ci: int, co: int, filtering: Filtering, machine: Machine, threads: int
 ) -> tuple[int, int]:
     """(tiles of a block, chunks of output blocks): those that cost the busiest thread least.
 
@@ -49,14 +49,15 @@ def choose_tiles(
     them, of which the products hide about half. Each chunk of output blocks transforms the
     patches again. V and M that L2 does not hold cost a tenth for each size of L2 beyond.
     """
-    rows, blocks, p = machine.rows, -(-co // machine.block(co)), points(tile)
-    weights = 4 * p * ci * co
+    rows, blocks, p = machine.rows, -(-co // machine.block(co)), filtering.points
+    depth = filtering.phases * ci
+    weights = 4 * p * depth * co
     fetched = FMAS_A_BYTE * weights if weights > L3_OF_L2 * machine.l2_bytes else 0
 
     def cost(block: int, chunks: int) -> float:
         units = max(1, -(-tiles // block)) * chunks
-        work = p * block * (ci * co / chunks + TRANSFORM * (ci + co / chunks))
-        beyond = 4 * winograd_scratch(ci, co, tile, block, machine) / machine.l2_bytes - 1
+        work = p * block * (depth * co / chunks + TRANSFORM * (depth + co / chunks))
+        beyond = 4 * winograd_scratch(ci, co, filtering, block, machine) / machine.l2_bytes - 1
         time = -(-units // threads) * (work + fetched / chunks / 2)
         return time * (1 + max(0, beyond) / 10)
 
