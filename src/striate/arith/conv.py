@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from striate.arith.padding import Pair, Sides, dilated
 from striate.errors import ShapeError
 
+# Small groups: vectors that the inputs of one vector of outputs lie in, and products of an output
+# and a kernel row, which are unrolled.
+MOST_INPUT_VECTORS = 4
+MOST_PRODUCTS = 64
+
 
 def output_size(n: int, k: int, padding_total: int, stride: int = 1, dilation: int = 1) -> int:
     """Outputs along one axis: floor((n + p - k_d + s) / s) with k_d = (k - 1) · d + 1.
@@ -90,10 +95,22 @@ class ConvShape:
         """Columns of the output."""
         return output_size(self.w, self.kw, sum(self.padding[1]), self.stride[1], self.dilation[1])
 
-    @property
-    def is_depthwise(self) -> bool:
-        """Whether each channel is convolved by itself."""
-        return self.groups > 1 and self.groups == self.ci == self.co
+    def has_small_groups(self, lanes: int, *, turned: bool = False) -> bool:
+        """Whether vectors of `lanes` run across groups, for one group would not fill half of one.
+
+        With `turned` the roles of input and output channels are exchanged, as in the input
+        gradient. A vector's inputs must come from few vectors, and the products of a kernel row
+        from few instructions.
+        """
+        ci, co = self.ci // self.groups, self.co // self.groups
+        if turned:
+            ci, co = co, ci
+        return (
+            self.groups > 1
+            and 2 * co <= lanes
+            and lanes // co * ci <= MOST_INPUT_VECTORS * lanes
+            and ci * self.kw <= MOST_PRODUCTS
+        )
 
     @property
     def macs(self) -> int:

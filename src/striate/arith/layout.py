@@ -109,28 +109,48 @@ class WinogradWeights:
         return self.packed.elements(shape) // f.kernel**2 * f.phases * f.points
 
 
-@dataclass(frozen=True)
-class DepthwiseWeights:
-    """Weights (c, 1, kh, kw) of a depthwise convolution: [phase][tap][channel].
+def groups_of_a_vector(co: int, lanes: int) -> int:
+    """Groups of `co` output channels that share a vector."""
+    return max(1, lanes // co)
 
-    `phases` has each phase's taps (row, column) in their order.
+
+@dataclass(frozen=True)
+class GroupedWeights:
+    """Weights of small groups: [phase][vector][tap][input channel][lane].
+
+    A vector has the output channels of as many groups as fit; other lanes are 0. `phases` and
+    `swap` as in `PackedWeights`.
     """
 
-    phases: tuple[tuple[tuple[int, int], ...], ...]
+    lanes: int
+    groups: int
+    phases: tuple[tuple[Tap, ...], ...]
+    swap: bool
 
     def __str__(self) -> str:
-        return "depthwise"
+        return f"grouped{' swap' if self.swap else ''}"
 
-    def order(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Flat numbers of the taps, phase after phase."""
-        return tuple(a * shape[3] + b for taps in self.phases for a, b in taps)
+    def channels(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """(output, input) channels of one group as the kernel that reads them sees it."""
+        outer, inner = shape[0] // self.groups, shape[1]
+        return (inner, outer) if self.swap else (outer, inner)
+
+    def order(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+        """Flat numbers of the taps of each phase."""
+        return tuple(tuple(a * shape[3] + b for a, b in taps) for taps in self.phases)
 
     def elements(self, shape: tuple[int, ...]) -> int:
-        """Float32 elements that the buffer holds."""
-        return shape[0] * len(self.order(shape))
+        """Float32 elements that the buffer holds, fill included."""
+        return sum(self.phase_elements(shape))
+
+    def phase_elements(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Float32 elements of each phase."""
+        co, ci = self.channels(shape)
+        vectors = -(-self.groups // groups_of_a_vector(co, self.lanes))
+        return tuple(vectors * len(taps) * ci * self.lanes for taps in self.phases)
 
 
-Layout = Plain | Nhwc | PackedWeights | Hwio | WinogradWeights | DepthwiseWeights
+Layout = Plain | Nhwc | PackedWeights | Hwio | WinogradWeights | GroupedWeights
 PLAIN = Plain()
 NHWC = Nhwc()
 

@@ -16,7 +16,7 @@ from striate.arith.cook_toom import Filtering
 from striate.arith.layout import (
     NHWC,
     PLAIN,
-    DepthwiseWeights,
+    GroupedWeights,
     Layout,
     Nhwc,
     PackedWeights,
@@ -140,7 +140,7 @@ class _Placing:
         """The value in this memory order."""
         if self.has(value) == layout:
             return value
-        if isinstance(layout, (PackedWeights, WinogradWeights, DepthwiseWeights)):
+        if isinstance(layout, (PackedWeights, WinogradWeights, GroupedWeights)):
             value = self.want(value, PLAIN)
         key = (value, layout)
         if key not in self.moved:
@@ -174,8 +174,8 @@ class _Placing:
         """The weights' order, and with it the algorithm: what is packed for it computes it."""
         shape = conv_shape(op, node)
         packed = weight_layout(op, shape, self.machine)
-        if shape.is_depthwise:
-            return DepthwiseWeights(packed.phases)
+        if shape.has_small_groups(self.machine.lanes, turned=packed.swap):
+            return GroupedWeights(self.machine.lanes, shape.groups, packed.phases, packed.swap)
         if not tile:
             return packed
         return WinogradWeights(packed, Filtering(tile, shape.kh, shape.stride[0]))

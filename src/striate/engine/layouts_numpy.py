@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from striate.arith.layout import (
-    DepthwiseWeights,
+    GroupedWeights,
     Hwio,
     Layout,
     Nhwc,
@@ -20,6 +20,7 @@ from striate.arith.layout import (
     PackedWeights,
     Plain,
     WinogradWeights,
+    groups_of_a_vector,
     product,
 )
 
@@ -53,9 +54,8 @@ def to_memory(layout: Layout, logical: Array) -> Array:
         return np.ascontiguousarray(grouped.transpose(0, 3, 4, 2, 1)).reshape(-1)
     if isinstance(layout, WinogradWeights):
         return _to_winograd(layout, logical)
-    if isinstance(layout, DepthwiseWeights):
-        taps = logical.reshape(len(logical), -1)[:, list(layout.order(logical.shape))]
-        return np.ascontiguousarray(taps.T).reshape(-1)
+    if isinstance(layout, GroupedWeights):
+        return _grouped_order(layout, logical, logical.shape)
     return pack_numpy(layout, logical)
 
 
@@ -72,11 +72,6 @@ def from_memory(layout: Layout, flat: Array, shape: tuple[int, ...]) -> Array:
         return np.ascontiguousarray(grouped.transpose(0, 4, 3, 1, 2)).reshape(shape)
     if isinstance(layout, WinogradWeights):
         return _from_winograd(layout, flat, shape)
-    if isinstance(layout, DepthwiseWeights):
-        order = layout.order(shape)
-        kernels: Array = np.zeros((shape[0], shape[2] * shape[3]), flat.dtype)
-        kernels[:, list(order)] = flat[: layout.elements(shape)].reshape(len(order), shape[0]).T
-        return kernels.reshape(shape)
     return unpack_numpy(layout, flat, shape)
 
 
@@ -112,13 +107,37 @@ def pack_numpy(layout: PackedWeights, w: Array) -> Array:
     return _packed_order(layout, w, w.shape)
 
 
-def unpack_numpy(layout: PackedWeights, flat: Array, shape: tuple[int, ...]) -> Array:
+def unpack_numpy(
+    layout: PackedWeights | GroupedWeights, flat: Array, shape: tuple[int, ...]
+) -> Array:
     """The weights of this shape whose packed order is `flat`; taps of no phase are zero."""
-    number = _packed_order(layout, np.arange(1, product(shape) + 1).reshape(shape), shape)
+    numbers = np.arange(1, product(shape) + 1).reshape(shape)
+    number = (
+        _grouped_order(layout, numbers, shape)
+        if isinstance(layout, GroupedWeights)
+        else _packed_order(layout, numbers, shape)
+    )
     out: Array = np.zeros(product(shape), flat.dtype)
     there = number > 0  # 0 marks the fill of the last block
     out[number[there] - 1] = flat[: number.size][there]
     return out.reshape(shape)
+
+
+def _grouped_order(layout: GroupedWeights, w: Array, shape: tuple[int, ...]) -> Array:
+    outer, inner, kh, kw = shape
+    grouped = w.reshape(layout.groups, outer // layout.groups, inner, kh * kw)
+    if layout.swap:
+        grouped = grouped.swapaxes(1, 2)
+    co, ci = layout.channels(shape)
+    together = groups_of_a_vector(co, layout.lanes)
+    vectors = -(-layout.groups // together)
+    filled = np.zeros((vectors * together, co, ci, kh * kw), w.dtype)
+    filled[: layout.groups] = grouped
+    lanes = np.zeros((vectors, layout.lanes, ci, kh * kw), w.dtype)
+    lanes[:, : together * co] = filled.reshape(vectors, together * co, ci, kh * kw)
+    # [vector][lane][ci][tap] → [vector][tap][ci][lane]
+    phases = [lanes[..., list(taps)].transpose(0, 3, 2, 1) for taps in layout.order(shape)]
+    return np.concatenate([phase.reshape(-1) for phase in phases])
 
 
 def _packed_order(layout: PackedWeights, w: Array, shape: tuple[int, ...]) -> Array:

@@ -129,6 +129,23 @@ def fma(k: Kernel, a: Any, b: Any, c: Any) -> Any:
     return k.b.call(k.unit.declare(name, a.type, [a.type] * 3), [a, b, c])
 
 
+def pick(k: Kernel, vectors: Sequence[Any], order: Sequence[int]) -> Any:
+    """Lane l is number order[l] of the lanes of all `vectors`, counted through."""
+    n = len(order)
+    if len(vectors) == 1 and list(order) == list(range(n)):
+        return vectors[0]
+    out = vectors[0]
+    for number, vector in enumerate(vectors[1:] or vectors, start=1):
+        # Lanes of earlier vectors stay once they are picked.
+        first = order if number == 1 else range(n)
+        lanes = [
+            n + o - number * n if 0 <= o - number * n < n else min(kept, n - 1)
+            for o, kept in zip(order, first, strict=True)
+        ]
+        out = k.b.shuffle_vector(out, vector, ir.Constant(ir.VectorType(I32, n), lanes))
+    return out
+
+
 def prefetch(k: Kernel, p: Ptr, *, write: bool = False) -> None:
     """Have the cache line of an address fetched; nothing happens where there is no memory."""
     function = k.unit.declare("llvm.prefetch.p0", ir.VoidType(), [PTR, I32, I32, I32])
@@ -189,6 +206,7 @@ __all__ = [
     "load_masked",
     "load_scalar",
     "mask",
+    "pick",
     "prefetch",
     "reduce_lanes",
     "splat",

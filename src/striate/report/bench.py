@@ -42,8 +42,8 @@ ALGORITHMS = {
     "WeightGrad": "direct",
     "Winograd": "winograd",
     "WinogradGradient": "winograd",
-    "Depthwise": "depthwise",
-    "DepthwiseGradient": "depthwise",
+    "Grouped": "grouped",
+    "GroupedGradient": "grouped",
 }
 DIRECTIONS = {
     Conv2d: "forward",
@@ -63,7 +63,7 @@ OTHERS = {
     "Transpose2d": "reordering",
     "CopyStrided": "copying",
     "PackWeights": "packing weights",
-    "PackDepthwise": "packing weights",
+    "PackGrouped": "packing weights",
     "TransformWeights": "packing weights",
     "KernelGradient": "packing weights",
     "UnpackHwio": "packing weights",

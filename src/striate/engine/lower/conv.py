@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from striate.arith.conv import ConvShape
 from striate.arith.expr import Expr
-from striate.arith.layout import DepthwiseWeights, WinogradWeights, pitch_of
+from striate.arith.layout import GroupedWeights, WinogradWeights, pitch_of
 from striate.engine.layout import conv_shape
 from striate.engine.lower.context import Lowering
-from striate.engine.lower.depthwise import depthwise
 from striate.engine.lower.direct import forward as direct_forward
 from striate.engine.lower.direct import input_gradient as direct_input_gradient
 from striate.engine.lower.gemm import matrix_product
+from striate.engine.lower.grouped import grouped
 from striate.engine.lower.winograd import winograd
 from striate.engine.program import SCRATCH
 from striate.graph.ops.conv import Conv2d, ConvInputGrad
@@ -50,8 +50,8 @@ def lower_conv(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequen
     weights = low.layout(node.inputs[1])
     if isinstance(weights, WinogradWeights):
         winograd(low, slots, shape, epilogue, weights.filtering, forward=forward)
-    elif isinstance(weights, DepthwiseWeights):
-        depthwise(low, slots, shape, epilogue, forward=forward)
+    elif isinstance(weights, GroupedWeights):
+        grouped(low, slots, shape, epilogue, weights, forward=forward)
     elif is_matrix_product(shape):
         m = shape.n * shape.h * shape.w
         ci, co = (shape.ci, shape.co) if forward else (shape.co, shape.ci)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from striate.arith.layout import (
-    DepthwiseWeights,
+    GroupedWeights,
     Nhwc,
     NhwcSlice,
     PackedWeights,
@@ -22,7 +22,7 @@ from striate.graph.ops.labels import OneHot as OneHotOp
 from striate.graph.ops.random import RandomUniform as RandomUniformOp
 from striate.graph.ops.shape import Concat, Flip, Slice
 from striate.graph.value import Node
-from striate.kernels.depthwise import PackDepthwise
+from striate.kernels.grouped import PackGrouped
 from striate.kernels.move import CopyStrided
 from striate.kernels.onehot import OneHot
 from striate.kernels.pack import PackWeights
@@ -42,11 +42,12 @@ def lower_reorder(low: Lowering, node: Node, inputs: Sequence[int], outputs: Seq
     if isinstance(target, WinogradWeights) and isinstance(source, Plain):
         _transform_weights(low, target, shape, inputs, outputs)
         return
-    if isinstance(target, DepthwiseWeights) and isinstance(source, Plain):
-        packing = PackDepthwise(shape[0], target.order(shape), shape[2] * shape[3])
-        low.step(
-            packing, [*inputs, *outputs], (), writes=outputs, label=f"pack depthwise {shape[0]}"
-        )
+    if isinstance(target, GroupedWeights) and isinstance(source, Plain):
+        co, ci = target.channels(shape)
+        taps, total = target.order(shape), shape[2] * shape[3]
+        packing = PackGrouped(target.groups, ci, co, taps, total, target.swap)
+        label = f"pack {'×'.join(map(str, shape))}"
+        low.step(packing, [*inputs, *outputs], (), writes=outputs, label=label)
         return
     n, channels, pixels = shape[0], shape[1], shape[2] * shape[3]
     if isinstance(source, Plain) and isinstance(target, Nhwc):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from striate.arith.conv import ConvShape
 from striate.engine.layout import conv_shape
 from striate.engine.lower.context import GOOD_BALANCE, SCRATCH_FILL, Lowering, balanced
-from striate.engine.lower.depthwise import depthwise_gradient, to_oihw
 from striate.engine.lower.eltwise import CHUNK_SUM, add_reduction
+from striate.engine.lower.grouped import grouped_gradient, to_oihw
 from striate.engine.program import SCRATCH
 from striate.graph.ops.conv import ConvWeightGrad
 from striate.graph.value import Node
@@ -30,8 +30,8 @@ def lower_weight_gradient(
     """Sums in chunks that depend on the shape only, added in order, then OIHW."""
     assert isinstance(node.op, ConvWeightGrad)
     shape = conv_shape(node.op, node)
-    if shape.is_depthwise:
-        sums = _sum_chunks(low, *depthwise_gradient(low, inputs, shape))
+    if shape.has_small_groups(low.machine.lanes):
+        sums = _sum_chunks(low, *grouped_gradient(low, inputs, shape))
         to_oihw(low, sums, outputs[0], shape)
         return
     co, ci = shape.co // shape.groups, shape.ci // shape.groups
