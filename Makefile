@@ -33,9 +33,8 @@ test-oldest: ## all tests with the oldest releases that pyproject.toml allows
 	@PYTHON="$(PYTHON)" scripts/setup.sh --oldest .venv-oldest test
 	@.venv-oldest/bin/python -m pytest -q -n $(JOBS)
 
-bench: $(BENCH) ## measure speed on this machine, beside PyTorch, ONNX Runtime, OpenVINO and ncnn
+bench: $(BENCH) ## measure speed beside PyTorch, ONNX Runtime, OpenVINO, ncnn and JAX: half an hour
 	@$(BIN)/python -m bench
-	@$(BIN)/python -m bench.peers
 
 clean: ## remove the environments and what the tools leave behind; runs/ stays
 	rm -rf .venv .venv-oldest build dist .pytest_cache .mypy_cache .ruff_cache

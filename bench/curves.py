@@ -11,7 +11,7 @@ from __future__ import annotations
 import click
 
 import striate as st
-from bench.report import markdown
+from bench.tables import markdown
 from striate.data import fit_recipe
 from striate.nn.init import manual_seed
 

@@ -1,4 +1,7 @@
-"""The nets of the benchmarks in `torch.nn`, with Striate's names, so that weights load across."""
+"""The nets of the benchmarks in `torch.nn`, with Striate's names, so that weights load across.
+
+Nothing of Striate is imported: a process that runs them holds PyTorch's memory only.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,13 @@ import torch
 from torch import nn
 from torch.nn.functional import max_pool2d, relu
 
-import striate as st
-from striate.models.mobilenet import STAGES
-from striate.models.vgg import VGG11
-
-
-def _named_as_ours(net: nn.Module, name: str, **arguments: object) -> nn.Module:
-    """The net; raises RuntimeError if its weights are not named and shaped as ours."""
-    with st.nn.init.skipped():
-        ours = st.models.create(name, **arguments).state_dict()
-    own = {key: tuple(value.shape) for key, value in ours.items()}
-    other = {key: tuple(value.shape) for key, value in net.state_dict().items()}
-    if list(own.items()) != list(other.items()):
-        raise RuntimeError(f"{name}: weights differ: {set(own.items()) ^ set(other.items())}")
-    return net
+# Output channels of the 3×3 convolutions of VGG-11; "M" is a 2×2 max pool.
+VGG11 = (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M")
+# Table 2 of MobileNetV2's paper: expansion factor, output channels, blocks, stride of the first.
+STAGES = (
+    *((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2)),
+    *((6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)),
+)
 
 
 class LeNetBN(nn.Module):
@@ -172,22 +168,17 @@ def _conv_bn(ci: int, co: int, k: int, stride: int = 1, groups: int = 1) -> nn.S
 
 def lenet_bn(num_classes: int = 10, in_channels: int = 1) -> nn.Module:
     """LeNet-BN for 28×28 pictures."""
-    net = LeNetBN(num_classes, in_channels)
-    return _named_as_ours(net, "lenet-bn", num_classes=num_classes, in_channels=in_channels)
+    return LeNetBN(num_classes, in_channels)
 
 
 def resnet18(num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> nn.Module:
     """ResNet-18."""
-    net = ResNet((2, 2, 2, 2), False, num_classes, in_channels, stem)
-    arguments = {"num_classes": num_classes, "in_channels": in_channels, "stem": stem}
-    return _named_as_ours(net, "resnet18", **arguments)
+    return ResNet((2, 2, 2, 2), False, num_classes, in_channels, stem)
 
 
 def resnet50(num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> nn.Module:
     """ResNet-50 with the stride on the 3×3 convolutions."""
-    net = ResNet((3, 4, 6, 3), True, num_classes, in_channels, stem)
-    arguments = {"num_classes": num_classes, "in_channels": in_channels, "stem": stem}
-    return _named_as_ours(net, "resnet50", **arguments)
+    return ResNet((3, 4, 6, 3), True, num_classes, in_channels, stem)
 
 
 def vgg11_bn(num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> nn.Module:
@@ -211,9 +202,7 @@ def vgg11_bn(num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -
             nn.Dropout(),
             nn.Linear(4096, num_classes),
         )
-    net = Features(nn.Sequential(*layers), head, 7 if stem == "224" else 1)
-    arguments = {"num_classes": num_classes, "in_channels": in_channels, "stem": stem}
-    return _named_as_ours(net, "vgg11-bn", **arguments)
+    return Features(nn.Sequential(*layers), head, 7 if stem == "224" else 1)
 
 
 def squeezenet1_1(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
@@ -227,8 +216,7 @@ def squeezenet1_1(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
         layers += [nn.MaxPool2d(3, 2, ceil_mode=True), *(Fire(*fire) for fire in fires)]
     last = nn.Conv2d(512, num_classes, 1)
     head = nn.Sequential(nn.Dropout(), last, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    net = Features(nn.Sequential(*layers), head, None)
-    return _named_as_ours(net, "squeezenet1_1", num_classes=num_classes, in_channels=in_channels)
+    return Features(nn.Sequential(*layers), head, None)
 
 
 def densenet121(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
@@ -249,8 +237,7 @@ def densenet121(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
             layers[f"transition{block}"] = nn.Sequential(steps)
             ci //= 2
     layers["norm5"], layers["relu5"] = nn.BatchNorm2d(ci), nn.ReLU()
-    net = Features(nn.Sequential(layers), nn.Linear(ci, num_classes))
-    return _named_as_ours(net, "densenet121", num_classes=num_classes, in_channels=in_channels)
+    return Features(nn.Sequential(layers), nn.Linear(ci, num_classes))
 
 
 def mobilenet_v2(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
@@ -263,5 +250,4 @@ def mobilenet_v2(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
             ci = co
     layers.append(_conv_bn(ci, 1280, 1))
     head = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, num_classes))
-    net = Features(nn.Sequential(*layers), head)
-    return _named_as_ours(net, "mobilenet_v2", num_classes=num_classes, in_channels=in_channels)
+    return Features(nn.Sequential(*layers), head)

@@ -1,199 +1,96 @@
-"""One contender in a process of its own: no library's threads disturb another's.
+"""Contenders in a process of their own: no library's threads disturb another's.
 
-`python -m bench.worker JOB` (JSON) prepares a call, stores its result as `NAME.npy` in the job's
-folder and writes "ready". Then each line of standard input is a number of seconds: the call is
-repeated that long, and the seconds a call are written. "rss" asks for the peak resident memory in
-bytes. It ends with its input. Between lines it waits in `read`, where it takes no CPU time.
+`python -m bench.worker` reads one JSON object a line from standard input and answers with one:
+
+    {"do": "prepare", "job": {…}}   make a call, store its result in the job's folder: `PEER.npy`
+    {"do": "time", "seconds": 0.1}  repeat the call that long; the answer is seconds a call
+    {"do": "rss"}                   the peak resident memory of this process in bytes
+    {"do": "peak", "threads": 2, "seconds": 0.01}    multiply-adds on registers, GFLOP/s
+    {"do": "epoch", "epoch": 0}     of the work "accuracy": {"seconds": …, "accuracy": …}
+
+as {"value": …} or {"error": "…"}. It ends with its input, and takes no CPU time between lines.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from importlib import import_module
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float32]
-Call = Callable[[], Any]
-LR, MOMENTUM = 0.01, 0.9
+from bench.job import Call, Job
+from bench.memory import peak_resident_bytes
+from bench.timing import once
 
-
-@dataclass(frozen=True)
-class Job:
-    """What one process measures."""
-
-    peer: str
-    work: str  # "infer" or "train"
-    net: str
-    arguments: dict[str, Any]
-    threads: int
-    folder: str
-
-    def to_json(self) -> str:
-        """As the command line takes it."""
-        return json.dumps(asdict(self))
-
-    def path(self, name: str) -> Path:
-        """A file that the contenders of this job share."""
-        return Path(self.folder, name)
-
-
-def torch_net(job: Job) -> Any:
-    """The twin in torch.nn with the shared weights."""
-    import torch
-
-    from bench import nets
-
-    torch.set_num_threads(job.threads)
-    net = getattr(nets, job.net.replace("-", "_"))(**job.arguments)
-    with np.load(job.path("weights.npz")) as weights:
-        net.load_state_dict({k: torch.from_numpy(np.asarray(v)) for k, v in weights.items()})
-    return net
-
-
-def striate(job: Job) -> tuple[Call, Array]:
-    """Ours."""
-    import striate as st
-
-    st.set_num_threads(job.threads)
-    net = st.models.create(job.net, **job.arguments)
-    with np.load(job.path("weights.npz")) as weights:
-        net.load_state_dict(dict(weights))
-    x = np.load(job.path("x.npy"))
-    if job.work == "infer":
-        net.eval()
-        return lambda: net(x), net(x)
-    y = np.load(job.path("y.npy"))
-    step = st.compile_step(net, optimizer=st.optim.SGD(lr=LR, momentum=MOMENTUM))
-    return lambda: step(x, y), np.array([step(x, y)], np.float32)
-
-
-def pytorch(job: Job, *, channels_last: bool) -> tuple[Call, Array]:
-    """Eager PyTorch; the memory format is chosen by the name of the contender."""
-    import torch
-
-    net = torch_net(job)
-    x = torch.from_numpy(np.load(job.path("x.npy")))
-    if channels_last:
-        net = net.to(memory_format=torch.channels_last)
-        x = x.contiguous(memory_format=torch.channels_last)
-    if job.work == "infer":
-        net.eval()
-
-        def infer() -> Any:
-            with torch.inference_mode():
-                return net(x)
-
-        return infer, infer().numpy()
-    y = torch.from_numpy(np.load(job.path("y.npy")))
-    optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=MOMENTUM)
-
-    def step() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        loss = torch.nn.functional.cross_entropy(net(x), y)
-        loss.backward()
-        optimizer.step()
-        return float(loss.detach())
-
-    return step, np.array([step()], np.float32)
-
-
-def onnxruntime(job: Job) -> tuple[Call, Array]:
-    """ONNX Runtime on the exported graph."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = job.threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = ort.InferenceSession(
-        str(job.path("net.onnx")), options, providers=["CPUExecutionProvider"]
-    )
-    feed = {"x": np.load(job.path("x.npy"))}
-
-    def call() -> Any:
-        return session.run(None, feed)[0]
-
-    return call, call()
-
-
-def openvino(job: Job) -> tuple[Call, Array]:
-    """OpenVINO in float32, for the shortest time of a call."""
-    import openvino as ov
-
-    core = ov.Core()
-    settings = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": job.threads,
-        "ENABLE_HYPER_THREADING": False,
-    }
-    request = core.compile_model(str(job.path("net.onnx")), "CPU", settings).create_infer_request()
-    x = np.load(job.path("x.npy"))
-
-    def call() -> Any:
-        return request.infer([x], share_inputs=True, share_outputs=True)[0]
-
-    return call, np.array(call())
-
-
-def ncnn(job: Job) -> tuple[Call, Array]:
-    """Ncnn in float32, one image after another: its nets have no batch axis."""
-    import ncnn as library
-
-    net = library.Net()
-    option = net.opt
-    option.num_threads = job.threads
-    option.use_fp16_packed = option.use_fp16_storage = option.use_fp16_arithmetic = False
-    option.use_bf16_packed = option.use_bf16_storage = False
-    net.load_param(str(job.path("net.ncnn.param")))
-    net.load_model(str(job.path("net.ncnn.bin")))
-    images = [library.Mat(image).clone() for image in np.load(job.path("x.npy"))]
-
-    def call() -> list[Any]:
-        outs = []
-        for image in images:
-            extractor = net.create_extractor()
-            extractor.input("in0", image)
-            outs.append(extractor.extract("out0")[1])
-        return outs
-
-    return call, np.stack([np.array(out).reshape(-1) for out in call()])
-
-
-PEERS: dict[str, Callable[[Job], tuple[Call, Array]]] = {
-    "striate": striate,
-    "torch": lambda job: pytorch(job, channels_last=False),
-    "torch-nhwc": lambda job: pytorch(job, channels_last=True),
-    "onnxruntime": onnxruntime,
-    "openvino": openvino,
-    "ncnn": ncnn,
+MODULES = {
+    "striate": "ours",
+    "torch": "pytorch",
+    "torch-nhwc": "pytorch",
+    "torch-compile": "pytorch",
+    "onnxruntime": "exported",
+    "openvino": "exported",
+    "ncnn": "exported",
+    "jax": "jax",
 }
 
 
-def main() -> None:
-    """Serve the job that the command line names."""
-    from bench.timing import once
+class Worker:
+    """Answers one line after another."""
 
-    job = Job(**json.loads(sys.argv[1]))
+    def __init__(self) -> None:
+        self.call: Call | None = None
+        self.epoch: Callable[[int], dict[str, float]] | None = None
+
+    def answer(self, line: dict[str, Any]) -> Any:
+        """The value for one line."""
+        what = line["do"]
+        if what == "prepare":
+            return self.prepare(Job(**line["job"]))
+        if what == "time":
+            assert self.call is not None
+            return once(self.call, line["seconds"])
+        if what == "rss":
+            return peak_resident_bytes()
+        if what == "peak":
+            from striate import engine
+
+            return engine.measure_peak(line["threads"], line["seconds"])
+        if what == "epoch":
+            assert self.epoch is not None
+            return self.epoch(line["epoch"])
+        raise ValueError(f"no such line: {line}")
+
+    def prepare(self, job: Job) -> None:
+        """Make the call of this job; the one before is given up first."""
+        self.call = self.epoch = None
+        module = import_module(f"bench.contenders.{MODULES[job.peer]}")
+        if job.work == "accuracy":
+            from bench.accuracy import epochs
+
+            self.epoch = epochs(module.learner, job)
+            return
+        if job.work == "train":
+            self.call, result = module.learner(job).call(job)
+        else:
+            self.call, result = module.infer(job)
+        np.save(job.path(f"{job.peer}.npy"), result)
+
+
+def main() -> None:
+    """Serve until the input ends."""
     answers = os.fdopen(os.dup(1), "w")  # libraries may print on standard output
     os.dup2(2, 1)
-    call, result = PEERS[job.peer](job)
-    np.save(job.path(f"{job.peer}.npy"), result)
-    print("ready", file=answers, flush=True)
+    worker = Worker()
     for line in sys.stdin:
-        if line.strip() == "rss":
-            answer = str(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-        else:
-            answer = repr(once(call, float(line)))
-        print(answer, file=answers, flush=True)
+        try:
+            answer = {"value": worker.answer(json.loads(line))}
+        except Exception as error:  # noqa: BLE001 - a library may raise anything; the parent says so
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ _POSITIVE = click.IntRange(min=1)
               help="Measure training steps: forward, loss, backward, SGD.")  # fmt: skip
 @click.option("--seconds", type=click.FloatRange(0), default=2.0, show_default=True,
               help="How long to measure a network; at least five rounds.")  # fmt: skip
+@click.option("--peers", is_flag=True,
+              help="Measure MODEL beside PyTorch and other libraries.")  # fmt: skip
 @kernel_options
 @common
 def bench(
@@ -39,6 +41,7 @@ def bench(
     threads: int | None,
     training: bool,
     seconds: float,
+    peers: bool,
     as_json: bool,
     **wishes: Any,
 ) -> None:
@@ -48,13 +51,24 @@ def bench(
     time, the speed and its share of what this machine can do, which is measured in the same run
     (multiply-adds on registers, or reading and writing memory, whichever is nearer). Shares above
     100% are those of Winograd's method, which saves multiplications, and of data in the caches.
-    Without MODEL: pictures a second of every network.
+    Without MODEL: pictures a second of every network. With --peers: one line of the comparison
+    that `make bench` prints; it needs the source checkout with the extra `bench`.
     """
     from striate import engine
 
     if threads is not None:
         engine.set_num_threads(threads)
     batch = batch or (TRAINING_BATCH if training else 1)
+    if peers:
+        if set(wishes.values()) != {"auto", None}:
+            raise ArgumentError(
+                "--peers measures what is chosen by itself: leave out --algorithm "
+                "and --max-relative-error"
+            )
+        from striate.cli._peers import measure_beside_peers
+
+        measure_beside_peers(model, shape, batch, training, seconds, as_json)
+        return
     if model is None:
         if shape is not None:
             raise ArgumentError("--input needs MODEL: networks take pictures of different shapes")

@@ -1,4 +1,6 @@
-"""Single convolution layers: forward, input gradient, weight gradient.
+"""Single convolution layers: forward, input gradient, weight gradient, and their share of the peak.
+
+    python -m bench.kernels --quick --threads 1
 
 Ours: the kernel's steps of a program, on NHWC memory as inside every program. The forward pass
 reads packed weights, as in inference, where they are packed once; the input gradient includes
@@ -13,11 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+import click
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from bench.facts import facts
+from bench.tables import aligned, check_marks, describe, markdown, write_between_marks
 from bench.timing import Timing, interleave
 from striate import engine
 from striate.graph import Trace
@@ -26,6 +32,11 @@ from striate.graph.ops.conv import Conv2d, ConvInputGrad, ConvWeightGrad
 Array = npt.NDArray[np.float32]
 DIRECTIONS = ("forward", "input gradient", "weight gradient")
 ALGORITHMS = ("direct", "auto")
+MARKS = ("<!-- kernels: begin -->", "<!-- kernels: end -->")
+HEAD = (
+    *("layer", "direction", "kernel", "threads", "GFLOP/s", "spread", "of peak", "wanted"),
+    *("PyTorch", "ratio", "max error"),
+)
 WANTED = {"forward": 0.90, "forward 1×1": 0.85, "input gradient": 0.85, "weight gradient": 0.80}
 
 
@@ -215,3 +226,50 @@ def _row(
         WANTED[kind],
         error,
     )
+
+
+# ---------------------------------------------------------------------------- table and command
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A line of the table."""
+    return (
+        *(row.layer, row.direction, row.algorithm, str(row.threads), f"{row.gflops:.0f}"),
+        f"{row.spread[0]:.0f}–{row.spread[1]:.0f}",
+        f"{row.share:.2f}" + ("" if row.share >= row.wanted else " ✗"),
+        *(f"{row.wanted:.2f}", f"{row.torch_gflops:.0f}", f"{row.ratio:.2f}", f"{row.error:.0e}"),
+    )
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Fewer and shorter rounds, for a first look.")
+@click.option("--threads", multiple=True, type=click.IntRange(1), default=(1, 2), show_default=True)
+@click.option("--write", type=Path, help="Put the table into this page, between its marks.")
+def main(quick: bool, threads: tuple[int, ...], write: Path | None) -> None:
+    """Measure the convolution kernels in all three directions beside PyTorch's.
+
+    Example: python -m bench.kernels --quick --threads 1
+    """
+    rounds, seconds = (3, 0.02) if quick else (9, 0.08)
+    if write is not None:
+        check_marks(write, MARKS)
+    rows, peaks = [], {}
+    for count in sorted({min(count, engine.get_num_threads()) for count in threads}):
+        engine.set_num_threads(count)
+        torch.set_num_threads(count)
+        peaks[str(count)] = engine.measure_peak(count, 0.3)
+        for layer, direction, way in cases():
+            click.echo(f"{count} thread(s) · {layer} · {direction} · {way}", err=True)
+            rows.append(measure(layer, direction, way, count, rounds, seconds))
+    command = "python -m bench.kernels"
+    known = facts([], "quick" if quick else "full", "native", command) | {"peak": peaks}
+    lines = [cells(row) for row in sorted(rows, key=lambda row: row.share >= row.wanted)]
+    legend = "✗: below the wanted share of the peak. Ratio: PyTorch's time ÷ ours."
+    click.echo(f"{describe(known)}\n\n{aligned(HEAD, lines)}\n\n{legend}")
+    if write is not None:
+        head = f"Machine: {describe(known)}. Command: `{command}`."
+        write_between_marks(write, f"{head}\n\n{markdown(HEAD, lines)}", MARKS)
+
+
+if __name__ == "__main__":
+    main()
