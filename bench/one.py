@@ -6,6 +6,7 @@ from contextlib import closing
 
 import click
 
+import striate as st
 from bench.cases import TWINS, Case
 from bench.facts import facts
 from bench.measure import PACKAGES, Effort, contenders, installed, measure
@@ -38,12 +39,14 @@ def main(
     """Time it, and print the row; there is no target for it."""
     channels, height, width = map(int, shape.split(","))
     work = "train" if train else "infer"
+    arguments = {"num_classes": st.models.options(net)["num_classes"], "in_channels": channels}
+    arguments |= {"stem": stem} if stem else {}
     case = Case(
         section=work,
         title=f"{net}, {height}×{width}, batch {batch}",
         work=work,
         net=net,
-        arguments=(("in_channels", channels), *([("stem", stem)] if stem else [])),
+        arguments=tuple(arguments.items()),
         shape=(batch, channels, height, width),
         wanted=0.0,
     )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+import striate.functional as F
 from striate.engine.expand import expand
 from striate.engine.fuse import fuse
 from striate.graph import Trace, evaluate, gradients, typecheck
@@ -234,6 +235,17 @@ def test_of_two_convolutions_one_takes_the_sum():
     assert node.op.operands == ("full",)
     assert len(nodes(after, Conv2d)) == 1
     same_numbers(graph, [numbers()])
+
+
+@pytest.mark.parametrize("activation", [F.relu6, F.hardtanh, F.hardswish, F.leaky_relu])
+def test_what_is_written_in_functional_becomes_an_epilogue(activation):
+    w = param("w", 6, 6, 3, 3)
+    with Trace() as trace:
+        y = activation(SAME(trace.input("x", IMAGE), w))
+        graph = trace.graph(y)
+    (node,) = [n for n in fused(graph).nodes() if n.inputs]
+    assert isinstance(node.op, FusedConv)
+    same_numbers(graph, [np.random.default_rng(0).normal(0, 1, IMAGE)])
 
 
 def test_costly_maps_stay_out_of_epilogues():

@@ -17,6 +17,8 @@ KINKS = np.array([-6, -3, -1, -1e-6, -0.0, 0, 1e-6, 1, 3, 6, 20, -20, 80, -80], 
 ACTIVATIONS = {
     "relu": (F.relu, T.relu),
     "relu6": (F.relu6, T.relu6),
+    "hardtanh": (F.hardtanh, T.hardtanh),
+    "hardtanh 0 2": (lambda x: F.hardtanh(x, 0.0, 2.0), lambda x: T.hardtanh(x, 0.0, 2.0)),
     "leaky_relu": (F.leaky_relu, T.leaky_relu),
     "leaky_relu 0.2": (lambda x: F.leaky_relu(x, 0.2), lambda x: T.leaky_relu(x, 0.2)),
     "sigmoid": (F.sigmoid, T.sigmoid),
@@ -119,3 +121,8 @@ def test_softmax_of_large_scores_does_not_overflow():
 def test_wrong_arguments_are_refused(call, error):
     with pytest.raises(error):
         call()
+
+
+def test_hardtanh_needs_an_interval():
+    with pytest.raises(ArgumentError, match=r"hardtanh: min_val=1 must be below max_val=1"):
+        F.hardtanh(np.zeros(3), 1, 1)

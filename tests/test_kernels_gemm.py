@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from striate.arith.expr import Expr
 from striate.arith.layout import PackedWeights
+from striate.engine import build
 from striate.engine.layouts_numpy import pack_numpy
 from striate.engine.lower.context import SCRATCH_FILL, Lowering
 from striate.engine.lower.conv import is_matrix_product, lower_conv
@@ -207,11 +208,32 @@ def test_what_is_a_matrix_product():
     def shape(kernel=1, stride=(1, 1), padding=((0, 0), (0, 0)), groups=1):
         return ConvShape(1, 4, 5, 5, 4, 1, kernel, stride, padding, (1, 1), groups)
 
-    assert is_matrix_product(shape())
-    assert not is_matrix_product(shape(kernel=2))
-    assert not is_matrix_product(shape(stride=(1, 2)))
-    assert not is_matrix_product(shape(padding=((0, 1), (0, 0))))
-    assert not is_matrix_product(shape(groups=2))
+    assert is_matrix_product(shape(), forward=True)
+    assert is_matrix_product(shape(), forward=False)
+    assert is_matrix_product(shape(stride=(1, 2)), forward=True)
+    assert not is_matrix_product(shape(stride=(1, 2)), forward=False)
+    assert not is_matrix_product(shape(kernel=2), forward=True)
+    assert not is_matrix_product(shape(padding=((0, 1), (0, 0))), forward=True)
+    assert not is_matrix_product(shape(groups=2), forward=True)
+
+
+@pytest.mark.parametrize("stride", [(2, 2), (1, 2), (3, 1)])
+@pytest.mark.parametrize(
+    "shape", [(2, 5, 7, 9, 11), (1, 64, 14, 13, 40), (3, 512, 5, 4, 33)], ids=str
+)
+def test_a_stride_picks_pixels(isa, stride, shape):
+    n, ci, h, w, co = shape
+    rng = np.random.default_rng(6)
+    x, weights = rng.standard_normal((n, ci, h, w), np.float32), integers(rng, co, ci, 1, 1)
+    with Trace() as trace:
+        y = Conv2d(stride)(trace.input("x", x.shape), trace.input("w", weights.shape))
+        executable = build(trace.graph(y))
+    assert f"gemm {ci}→{co}" in [step.label for step in executable.program.steps]
+    picked = x[:, :, :: stride[0], :: stride[1]].astype(np.float64)
+    wide = weights[:, :, 0, 0].astype(np.float64)
+    exact = np.einsum("nchw,oc->nohw", picked, wide)
+    bound = np.einsum("nchw,oc->nohw", abs(picked), abs(wide))
+    assert_sums(executable(x, weights)[0], exact, bound, ci)
 
 
 @pytest.mark.parametrize("name", ["avx512", "avx2", "sse2", "neon"])

@@ -46,10 +46,12 @@ def test_outputs_equal_torchs(torch, name):
     x = images(3, channels=2)
     ours, theirs = pair(torch, name, x, num_classes=7, in_channels=2)
     with torch.no_grad():
-        expected = theirs.eval().double()(torch.from_numpy(x).double()).numpy()
+        single = theirs.eval()(torch.from_numpy(x)).numpy()
+        expected = theirs.double()(torch.from_numpy(x).double()).numpy()
     assert np.ptp(expected, axis=0).max() > 0.01 * np.abs(expected).max()  # it depends on x
-    difference = np.abs(ours.eval()(x) - expected).max()
-    assert difference < 1e-4 * np.abs(expected).max()
+    # How far float32 leads astray depends on the net: PyTorch, which sums directly, says how far.
+    errors = [np.abs(y - expected).max() for y in (ours.eval()(x), single)]
+    assert errors[0] < 3 * errors[1]
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v2"])

@@ -10,6 +10,7 @@ from striate.functional.activation import elu as elu
 from striate.functional.activation import gelu as gelu
 from striate.functional.activation import hardsigmoid as hardsigmoid
 from striate.functional.activation import hardswish as hardswish
+from striate.functional.activation import hardtanh as hardtanh
 from striate.functional.activation import leaky_relu as leaky_relu
 from striate.functional.activation import log_softmax as log_softmax
 from striate.functional.activation import prelu as prelu

@@ -29,6 +29,17 @@ def relu6(x: Tensor) -> Tensor:
 
 
 @functional("x")
+def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    """min(max(x, min_val), max_val). The gradient at the bounds is 0.
+
+    Raises ArgumentError unless min_val < max_val.
+    """
+    if not min_val < max_val:
+        raise ArgumentError(f"hardtanh: min_val={min_val} must be below max_val={max_val}")
+    return select(x <= min_val, min_val, select(x >= max_val, max_val, x))
+
+
+@functional("x")
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
     """x where x > 0, else negative_slope · x."""
     return select(x > 0, x, x * negative_slope)

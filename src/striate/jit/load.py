@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _runners: dict[tuple[Runner, Machine], tuple[int, ...]] = {}
 _alive: list[Any] = []
 _counts = {"compiled": 0, "loaded": 0}
 _linker: Any = None
+_numbers = itertools.count()  # a name counts as used even when linking fails
 
 
 def cache_info() -> CacheInfo:
@@ -115,6 +117,6 @@ def _link(contents: Sequence[bytes], names: Sequence[str]) -> tuple[int, ...]:
         builder.add_object_img(content)
     for name in names:
         builder.export_symbol(name)
-    tracker = builder.link(_linker, f"{names[0]}_{len(_alive)}")
+    tracker = builder.link(_linker, f"{names[0]}_{next(_numbers)}")
     _alive.append(tracker)
     return tuple(int(tracker[name]) for name in names)

@@ -8,7 +8,7 @@ runs over ci in order, whatever the panel or the tile: the bits do not depend on
 
 Rows whose distance is a multiple of 2 KiB fall into the same few sets of an L1 cache (64 sets of
 64 bytes), and the 14 rows of a tile throw each other out. Such panels are copied to scratch with
-rows one vector longer. So are panels that a prologue changes, whatever their rows.
+rows one vector longer. So are panels that a prologue changes, or whose pixels a stride picks.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from striate.kernels.prologue import AS_THEY_ARE, Prologue, panel_function
 from striate.kernels.spec import symbol
 
 SIZES = ("m", "panel", "chunks", "w_offset", "scratch")
+STRIDED_SIZES = (*SIZES, "in_h", "in_w", "rows", "cols")
 X, W, Y, SCRATCH, OPERANDS = 0, 1, 2, 3, 4
 ALIASING_BYTES = 2048
 PITCH_FILL = 16
@@ -32,12 +33,17 @@ PITCH_FILL = 16
 
 @dataclass(frozen=True)
 class Gemm:
-    """All that shapes the code."""
+    """All that shapes the code.
+
+    With a `stride` the rows of x are pixels of images in_h × in_w, and row m of the product is
+    that of pixel (stride[0]·i, stride[1]·j) of an image, i and j counting its rows × cols outputs.
+    """
 
     ci: int
     co: int
     epilogue: Epilogue
     prologue: Prologue = AS_THEY_ARE
+    stride: tuple[int, int] = (1, 1)
 
     @property
     def row(self) -> int:
@@ -47,7 +53,11 @@ class Gemm:
     @property
     def packed(self) -> bool:
         """Whether panels are copied to rows of `pitch` elements."""
-        return self.prologue.expr is not None or self.row * 4 % ALIASING_BYTES == 0
+        return (
+            self.prologue.expr is not None
+            or self.stride != (1, 1)
+            or self.row * 4 % ALIASING_BYTES == 0
+        )
 
     @property
     def pitch(self) -> int:
@@ -76,7 +86,8 @@ class _Build:
 
     def build(self) -> None:
         k, spec = self.k, self.spec
-        s = {name: k.size(i) for i, name in enumerate(SIZES)}
+        names = SIZES if spec.stride == (1, 1) else STRIDED_SIZES
+        s = {name: k.size(i) for i, name in enumerate(names)}
         operands = OPERANDS + len(spec.epilogue.operands)
         copy = None
         if spec.packed:
@@ -91,7 +102,7 @@ class _Build:
             count = (s["m"] - first).min(s["panel"])
             xp = x.at(first * spec.row)
             if copy is not None:
-                k.call(copy, k.function.args[0], scratch, xp, count)
+                self._copy(copy, x, scratch, s, first, count)
                 xp = scratch
             begin = k.int(self.blocks) * chunk // s["chunks"]
             end = k.int(self.blocks) * (chunk + 1) // s["chunks"]
@@ -114,6 +125,21 @@ class _Build:
                 with k.loop(begin, end) as ob, k.loop(0, tiles) as t:
                     tile(ob, t)
         k.finish()
+
+    def _copy(
+        self, copy: Any, x: Ptr, scratch: Ptr, s: dict[str, Int], first: Int, count: Int
+    ) -> None:
+        """A panel of rows from `first` on; strided ones come one by one."""
+        k, spec = self.k, self.spec
+        if spec.stride == (1, 1):
+            k.call(copy, k.function.args[0], scratch, x.at(first * spec.row), count)
+            return
+        with k.loop(0, count) as r:
+            j, rest = (first + r) % s["cols"], (first + r) // s["cols"]
+            n, i = rest // s["rows"], rest % s["rows"]
+            pixel = (n * s["in_h"] + i * spec.stride[0]) * s["in_w"] + j * spec.stride[1]
+            to = scratch.at(r * spec.pitch)
+            k.call(copy, k.function.args[0], to, x.at(pixel * spec.row), k.int(1))
 
     def _tile(
         self, bodies: dict[bool, list[Any]], ob: Int, rows: Int, args: tuple[Any, ...]

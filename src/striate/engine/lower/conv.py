@@ -23,11 +23,14 @@ from striate.kernels.epilogue import Epilogue
 from striate.kernels.prologue import Prologue
 
 
-def is_matrix_product(shape: ConvShape) -> bool:
-    """Whether a convolution is a product of a pixel matrix with a weight matrix."""
+def is_matrix_product(shape: ConvShape, *, forward: bool) -> bool:
+    """Whether a convolution is a product of a pixel matrix with a weight matrix.
+
+    A stride picks the pixels; its input gradient has rows of zeros between them.
+    """
     return (
         (shape.kh, shape.kw) == (1, 1)
-        and shape.stride == (1, 1)
+        and (forward or shape.stride == (1, 1))
         and shape.padding == ((0, 0), (0, 0))
         and shape.groups == 1
     )
@@ -52,10 +55,8 @@ def lower_conv(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequen
         winograd(low, slots, shape, epilogue, weights.filtering, forward=forward)
     elif isinstance(weights, GroupedWeights):
         grouped(low, slots, shape, epilogue, weights, forward=forward)
-    elif is_matrix_product(shape):
-        m = shape.n * shape.h * shape.w
-        ci, co = (shape.ci, shape.co) if forward else (shape.co, shape.ci)
-        matrix_product(low, slots, m, ci, co, epilogue, prologue)
+    elif is_matrix_product(shape, forward=forward):
+        matrix_product(low, slots, shape, epilogue, prologue, forward=forward)
     elif forward:
         direct_forward(low, slots, shape, epilogue)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from striate.arith.conv import ConvShape
 from striate.engine.lower.context import GOOD_BALANCE, SCRATCH_FILL, Lowering, balanced
 from striate.kernels.epilogue import Epilogue
 from striate.kernels.gemm import Gemm
@@ -11,20 +12,23 @@ from striate.kernels.prologue import AS_THEY_ARE, Prologue
 def matrix_product(
     low: Lowering,
     slots: list[int],
-    m: int,
-    ci: int,
-    co: int,
+    shape: ConvShape,
     epilogue: Epilogue,
     prologue: Prologue = AS_THEY_ARE,
+    *,
+    forward: bool,
 ) -> None:
-    """m rows of ci inputs times ci × co weights."""
-    spec = Gemm(ci, co, epilogue, prologue)
+    """Pixels times weights: m rows of ci inputs times ci × co."""
+    m = shape.n * shape.out_h * shape.out_w
+    ci, co = (shape.ci, shape.co) if forward else (shape.co, shape.ci)
+    spec = Gemm(ci, co, epilogue, prologue, shape.stride)
+    pixels = () if spec.stride == (1, 1) else (shape.h, shape.w, shape.out_h, shape.out_w)
     panel, chunks = choose_panel(m, -(-co // low.machine.block(co)), low.machine.rows, low.threads)
     scratch = panel * spec.pitch + SCRATCH_FILL if spec.packed else 0
     low.step(
         spec,
         slots,
-        (m, panel, chunks, 0, scratch),
+        (m, panel, chunks, 0, scratch, *pixels),
         writes=[slots[2]],
         label=f"gemm {ci}→{co}",
         scratch=scratch,
