@@ -117,7 +117,8 @@ def describe(
     The graph after each pass, how each convolution is computed and why, and the program.
     """
     program = _plan(graph, training, Options(algorithm, max_relative_error, tune))
-    shown = passes(graph, machine(), program.choices)
+    changing = training or bool(graph.assigns)
+    shown = passes(graph, machine(), program.choices, changing=changing)
     parts = [f"--- {name} ---\n{placed.graph}" for name, placed in shown]
     choices = "\n".join(map(str, program.choices)) or "none"
     parts.append(

@@ -12,6 +12,7 @@ from striate.arith.machine import Machine
 from striate.engine.choice import Choice, Chooser, Timer
 from striate.engine.constants import Constant, Interned, constant_nodes
 from striate.engine.expand import expand
+from striate.engine.fold import fold_factors
 from striate.engine.fuse import fuse
 from striate.engine.layout import Placed, Reorder, place, same_memory
 from striate.engine.lower import RULES
@@ -29,15 +30,17 @@ from striate.graph.ops.shape import Reshape
 from striate.graph.value import Graph, Node, Param, Value, typecheck
 
 
-def passes(graph: Graph, machine: Machine, choices: Sequence[Choice]) -> list[tuple[str, Placed]]:
+def passes(
+    graph: Graph, machine: Machine, choices: Sequence[Choice], *, changing: bool
+) -> list[tuple[str, Placed]]:
     """The graph after each pass, for those who want to see them.
 
-    `choices`: those of the graph's program.
+    `choices`: those of the graph's program. `changing`: whether parameters change at each run.
     """
     shown = [("traced", Placed(typecheck(graph), {}))]
     graph = typecheck(expand(graph))
     shown.append(("expanded", Placed(graph, {})))
-    graph = typecheck(recompute(graph))
+    graph = typecheck(recompute(graph) if changing else fold_factors(graph))
     graph = typecheck(fuse(graph))
     shown.append(("fused", Placed(graph, {})))
     made = iter(choices)
@@ -65,7 +68,8 @@ def plan(
     """
     changing = training or bool(graph.assigns)
     chooser = Chooser(machine, options, changing, timer)
-    again = recompute(expand(graph), segments=checkpoint)
+    graph = expand(graph) if changing else fold_factors(expand(graph))
+    again = recompute(graph, segments=checkpoint)
     placed = place(fuse(again), machine, chooser)
     if not changing:
         placed = join_channels(placed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -49,8 +49,11 @@ class Param(Symbol):
 
     `data` is copied on construction; integers become int32 and everything else float32, unless
     `dtype` ("f32" or "i32") says otherwise. The shape is fixed for life and so is the memory
-    (64-byte aligned), so compiled programs may hold its address. `version` counts changes.
+    (64-byte aligned), so compiled programs may hold its address. `version` counts its changes,
+    `Param.changes` those of all parameters.
     """
+
+    changes: ClassVar[int] = 0
 
     def __init__(
         self, name: str, data: npt.ArrayLike, trainable: bool = True, dtype: str | None = None
@@ -103,7 +106,12 @@ class Param(Symbol):
                 f"parameter {self.name!r} has shape {self.shape}, cannot take {source.shape}"
             )
         self._fill(source)
+        self.touch()
+
+    def touch(self) -> None:
+        """Note that the numbers have changed."""
         self.version += 1
+        Param.changes += 1  # after the version: who sees the count sees the version too
 
     def _fill(self, source: Array) -> None:
         if self.dtype == "i32" and source.size:

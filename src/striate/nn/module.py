@@ -17,7 +17,7 @@ from striate.engine.options import DEFAULT, Options
 from striate.errors import ArgumentError
 from striate.graph import Param, Value, current_trace
 from striate.graph.symbol import Symbol
-from striate.nn.state import LoadResult, load_state
+from striate.nn.state import LoadResult, Signature, load_state
 from striate.nn.tracing import Program, Programs, call_on_symbols, forced_training, run_on_arrays
 
 if TYPE_CHECKING:
@@ -158,9 +158,9 @@ class Module:
         """Changes when a layer or attribute anywhere in the net does; with `modes` also a mode."""
         count = _Changes.last
         if self._signed[0] != count:
-            structure = tuple((m._serial, m._version) for m in self.modules())
+            structure = Signature(tuple((m._serial, m._version) for m in self.modules()))
             training = tuple(m._training for m in self.modules())
-            self.__dict__["_signed"] = (count, structure, (structure, training))
+            self.__dict__["_signed"] = (count, structure, Signature((structure, training)))
         return self._signed[2] if modes else self._signed[1]
 
     # ------------------------------------------------------------------ walks

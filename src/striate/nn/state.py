@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,3 +47,18 @@ def _some(keys: list[str], limit: int = 5) -> str:
     """The first few keys, or "none"."""
     more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
     return (", ".join(keys[:limit]) or "none") + more
+
+
+class Signature:
+    """A long key that is hashed once: nets of many layers are looked up at every call."""
+
+    __slots__ = ("_hash", "key")
+
+    def __init__(self, key: Hashable) -> None:
+        self.key, self._hash = key, hash(key)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Signature) and self.key == other.key)

@@ -179,6 +179,8 @@ def as_input(array: Any) -> Array:
 
     Raises DTypeError for complex numbers, text and objects.
     """
+    if type(array) is np.ndarray and array.dtype == np.float32 and array.flags.c_contiguous:
+        return array
     source = np.asarray(array)
     if source.dtype.kind not in "biuf":
         raise DTypeError(f"an input array must hold real numbers, got dtype {source.dtype}")
