@@ -20,10 +20,11 @@ from striate.arith.winograd import (
     candidates,
     gradient_candidates,
 )
-from striate.engine.layout import ConvOp, allows_winograd, conv_of, conv_shape
+from striate.engine.layout import ConvOp, Reorder, allows_winograd, conv_of, conv_shape
 from striate.engine.options import DEFAULT, Options
 from striate.errors import ArgumentError
-from striate.graph.ops.conv import Conv2d, ConvWeightGrad
+from striate.graph.ops.conv import Conv2d, ConvInputGrad, ConvWeightGrad
+from striate.graph.ops.eltwise import Fused, Map
 from striate.graph.ops.leaf import ParamLeaf
 from striate.graph.ops.shape import Reshape
 from striate.graph.value import Node
@@ -86,7 +87,7 @@ class Chooser:
         shape = conv_shape(op, node)
         ways = self._ways(op, shape)
         work = f"{WORK[type(op).__name__]} {_described(shape)}"
-        layer = layer_name(node)
+        layer = layer_name(node) or "conv"
         allowed, reasons = self._allowed(f"{layer} ({work})", op, ways)
         way, reason = self._best(node, shape, allowed)
         return Choice(layer, work, way, tuple(ways), "; ".join([*reasons, *reason]))
@@ -164,14 +165,20 @@ class Chooser:
 
 
 def layer_name(node: Node) -> str:
-    """Path of the layer: the one whose weights a convolution reads, else the scope of the node."""
-    if len(node.inputs) > 1:
-        leaf = node.inputs[1].node
-        while isinstance(leaf.op, Reshape):
-            leaf = leaf.inputs[0].node
-        if isinstance(leaf.op, ParamLeaf):
-            return leaf.op.param.name.removesuffix(".weight")
-    return node.scope or "conv"
+    """Path of the layer: the one whose weights a convolution reads, else the scope of the node.
+
+    Fusion gives a convolution the scope of the last thing in its epilogue. Weights may come in
+    another order or shape, or times the factors of a batch norm.
+    """
+    above = [node.inputs[1]] if isinstance(conv_of(node), (Conv2d, ConvInputGrad)) else []
+    while above:
+        value = above.pop()
+        op = value.node.op
+        if isinstance(op, ParamLeaf) and op.param.size == node.inputs[1].size:
+            return op.param.name.removesuffix(".weight")
+        if isinstance(op, (Reorder, Reshape, Map, Fused)):
+            above += value.node.inputs
+    return node.scope
 
 
 def _described(shape: ConvShape) -> str:

@@ -224,7 +224,7 @@ class Executable:
     def _refresh_constants(self, workers: Pool) -> None:
         """Compute anew what depends on parameters that have changed since."""
         changes = Param.changes
-        if changes == self._seen or not self._params:
+        if changes == self._seen or not self.program.kept:
             return
         stamp = tuple([p.version for p in self._params])
         if stamp == self._stamp:

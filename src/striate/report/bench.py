@@ -19,14 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from striate import engine
-from striate.engine.layout import Reorder
+from striate.engine.choice import layer_name
 from striate.engine.program import SCRATCH, Program, Step, Task
 from striate.graph import Trace
 from striate.graph.ops.conv import Conv2d, ConvInputGrad, ConvWeightGrad
 from striate.graph.ops.fused import FusedConv
-from striate.graph.ops.leaf import ParamLeaf
-from striate.graph.ops.shape import Reshape
-from striate.graph.value import Node
 from striate.kernels.move import CopyStrided
 from striate.nn.module import Module
 from striate.nn.tracing import trace_module
@@ -311,23 +308,8 @@ def _describe_task(program: Program, task: Task) -> list[Work]:
         kind = OTHERS.get(name, name.lower())
         if direction and name in ALGORITHMS:
             kind = f"{direction}, {ALGORITHMS[name]}"
-        works.append(Work(step.label, _layer(task.node), kind, count, _bytes(program, step)))
+        works.append(Work(step.label, layer_name(task.node), kind, count, _bytes(program, step)))
     return works
-
-
-def _layer(node: Node) -> str:
-    """Path of the layer: the one whose weights a convolution reads, else the scope of the node.
-
-    Fusion gives a convolution the scope of the last thing in its epilogue.
-    """
-    op = node.op
-    if isinstance(op.conv if isinstance(op, FusedConv) else op, (Conv2d, ConvInputGrad)):
-        leaf = node.inputs[1].node
-        while isinstance(leaf.op, (Reorder, Reshape)):
-            leaf = leaf.inputs[0].node
-        if isinstance(leaf.op, ParamLeaf):
-            return leaf.op.param.name.removesuffix(".weight")
-    return node.scope
 
 
 def _flops(task: Task) -> list[int]:
