@@ -4,7 +4,10 @@ import pytest
 from striate.arith.cook_toom import Filtering
 from striate.arith.expr import Expr
 from striate.arith.layout import PackedWeights, WinogradWeights
+from striate.engine import build
 from striate.engine.layouts_numpy import pack_numpy, to_memory
+from striate.graph import Trace
+from striate.graph.ops.conv import Conv2d, ConvInputGrad
 from striate.jit import target
 from striate.kernels.epilogue import NONE, Epilogue
 from striate.kernels.winograd import TransformWeights, Winograd, scratch_elements
@@ -42,12 +45,13 @@ def winograd(
     operands=(),
     tile=4,
     stride=1,
+    dilation=1,
 ):
     n, ci, h, width = x.shape
     co, _, kernel, _ = w.shape
-    filtering = Filtering(tile, kernel, stride)
+    filtering = Filtering(tile, kernel, stride, dilation)
     rows, cols = (
-        (size + sum(sides) - kernel) // stride + 1
+        (size + sum(sides) - (kernel - 1) * dilation - 1) // stride + 1
         for size, sides in zip((h, width), padding, strict=True)
     )
     scratch = scratch_elements(ci, co, filtering, block, target.machine())
@@ -73,12 +77,13 @@ def arrays(n, ci, h, w, co, kernel=3):
     return x, weights.astype(np.float32)
 
 
-def definition(y, x, w, padding=((1, 1), (1, 1)), stride=1):
-    return convolution(x, w, y.shape[2:], (stride, stride), (padding[0][0], padding[1][0]))
+def definition(y, x, w, padding=((1, 1), (1, 1)), stride=1, dilation=1):
+    begin = (padding[0][0], padding[1][0])
+    return convolution(x, w, y.shape[2:], (stride, stride), begin, (dilation, dilation))
 
 
-def assert_close(y, x, w, padding=((1, 1), (1, 1)), stride=1):
-    expected = definition(y, x, w, padding, stride)
+def assert_close(y, x, w, padding=((1, 1), (1, 1)), stride=1, dilation=1):
+    expected = definition(y, x, w, padding, stride, dilation)
     assert np.abs(y - expected).max() < 5e-5 * expected.std()
 
 
@@ -129,6 +134,32 @@ def test_the_error_at_networks_layers(shape):
     y = winograd(x, w, block=14)
     expected = definition(y, x, w)
     assert np.abs(y - expected).max() < 5e-5 * expected.std()
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+@pytest.mark.parametrize(("dilation", "padding"), [(2, 2), (3, 1), (6, 6)])
+@pytest.mark.parametrize(("ci", "co", "size"), [(16, 32, (14, 14)), (20, 40, (13, 27))])
+def test_dilated_kernels(isa, dilation, padding, ci, co, size, tile):
+    x, w = arrays(2, ci, *size, co)
+    sides = ((padding, padding), (padding, padding + 1))
+    y = winograd(x, w, sides, tile=tile, dilation=dilation)
+    assert_close(y, x, w, sides, dilation=dilation)
+
+
+@pytest.mark.parametrize("algorithm", ["winograd-f2", "winograd-f4"])
+@pytest.mark.parametrize("op", ["forward", "input gradient"])
+def test_a_program_computes_dilated_layers_so(algorithm, op):
+    rng = np.random.default_rng(5)
+    a, w = rng.standard_normal((3, 16, 11, 17)), rng.standard_normal((16, 16, 3, 3)) / 12
+    common = {"padding": ((2, 2), (2, 2)), "dilation": (2, 2)}
+    conv = Conv2d(**common) if op == "forward" else ConvInputGrad(**common, in_h=11, in_w=17)
+    with Trace() as trace:
+        y = conv(trace.input("a", a.shape), trace.input("w", w.shape))
+        executable = build(trace.graph(y), algorithm=algorithm)
+    assert any("dilation 2" in step.label for step in executable.program.steps)
+    (expected,) = conv.numpy(a, w)
+    found = executable(a.astype(np.float32), w.astype(np.float32))[0]
+    assert np.abs(found - expected).max() < 5e-5 * expected.std()
 
 
 KERNELS = [(7, 2, 4), (7, 2, 2), (3, 2, 4), (3, 2, 2), (5, 1, 3), (5, 1, 2), (5, 2, 4), (11, 4, 4)]

@@ -100,15 +100,24 @@ def transforms(m: int, r: int = 3) -> Transforms:
 
 @dataclass(frozen=True)
 class Filtering:
-    """F(tile×tile, taps×taps) on the phases of a square kernel's stride."""
+    """F(tile×tile, taps×taps) on the phases of a square kernel's stride.
+
+    With a `dilation` d (and stride 1) on each of d² images of every d-th row and column.
+    """
 
     tile: int
     kernel: int = 3
     stride: int = 1
+    dilation: int = 1
 
     def __str__(self) -> str:
         stride = f"/{self.stride}" if self.stride > 1 else ""
-        return f"F({self.tile}×{self.tile}, {self.kernel}×{self.kernel}{stride})"
+        dilation = f" dilation {self.dilation}" if self.dilation > 1 else ""
+        return f"F({self.tile}×{self.tile}, {self.kernel}×{self.kernel}{stride}{dilation})"
+
+    def across(self, size: int) -> int:
+        """Tiles along an axis of so many outputs."""
+        return -(-size // (self.tile * self.dilation)) * self.dilation
 
     @property
     def taps(self) -> int:

@@ -73,6 +73,7 @@ def candidates(
     machine: Machine,
     kernel: int = 3,
     stride: int = 1,
+    dilation: int = 1,
 ) -> list[Candidate]:
     """All ways to compute a convolution of a square kernel, the cheapest first."""
     depth = stride**2 * ci
@@ -80,7 +81,8 @@ def candidates(
     cost = _direct_cost(images, out, ci, co, machine, kernel)
     ways = [Candidate(DIRECT, cost, direct)]
     if min(depth, co) >= LEAST_CHANNELS:
-        for filtering in (Filtering(tile, kernel, stride) for tile in tiles(kernel, stride)):
+        for tile in tiles(kernel, stride):
+            filtering = Filtering(tile, kernel, stride, dilation)
             cost = _winograd_cost(filtering, images, out, ci, co, machine)
             amplification = output_amplification(filtering.tile, filtering.taps)
             ways.append(Candidate(filtering.tile, cost, relative_error(depth, amplification)))
@@ -100,13 +102,13 @@ def gradient_candidates(
     if min(ci, co) >= LEAST_CHANNELS:
         cost = _winograd_cost(filtering, images, out, ci, co, machine)
         amplification = gradient_amplification(GRADIENT_TILE)
-        error = relative_error(_tiles(GRADIENT_TILE, images, out), amplification)
+        error = relative_error(_tiles(filtering, images, out), amplification)
         ways.append(Candidate(GRADIENT_TILE, cost, error))
     return sorted(ways, key=lambda way: way.cost)
 
 
-def _tiles(side: int, images: int, out: tuple[int, int]) -> int:
-    return images * -(-out[0] // side) * -(-out[1] // side)
+def _tiles(f: Filtering, images: int, out: tuple[int, int]) -> int:
+    return images * f.across(out[0]) * f.across(out[1])
 
 
 def _direct_cost(
@@ -122,7 +124,7 @@ def _winograd_cost(
     depth = f.phases * ci
     vectors = -(-depth // machine.lanes) + -(-co // machine.lanes)
     products = depth * co + TRANSFORM * machine.lanes * vectors
-    work = f.points * _tiles(f.tile, images, out) * products
+    work = f.points * _tiles(f, images, out) * products
     return max(work, _stream(f.points * depth * co, machine))
 
 

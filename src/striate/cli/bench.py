@@ -78,7 +78,8 @@ def bench(
     if as_json:
         print_json(_facts(model, used, training) | profile.to_dict())
     else:
-        click.echo(f"{_title(model, used, batch, training)}\n\n{_report(profile)}")
+        pieces = f", {profile.batch} at a time" if profile.batch < batch else ""
+        click.echo(f"{_title(model, used, batch, training)}{pieces}\n\n{_report(profile)}")
 
 
 def _profile(

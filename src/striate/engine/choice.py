@@ -95,6 +95,7 @@ class Chooser:
     def _ways(self, op: ConvOp, shape: ConvShape) -> list[Candidate]:
         images = shape.n if self.training else 1
         ci, co, out = shape.ci, shape.co, (shape.out_h, shape.out_w)
+        dilation = shape.dilation[0]
         if isinstance(op, ConvWeightGrad):
             if allows_winograd(op, shape):
                 return gradient_candidates(images, out, ci, co, self.machine)
@@ -105,7 +106,9 @@ class Chooser:
             products = shape.kh * shape.kw * (ci // shape.groups)
         else:
             if allows_winograd(op, shape):
-                return candidates(images, (shape.h, shape.w), co, ci, self.machine, shape.kh)
+                return candidates(
+                    images, (shape.h, shape.w), co, ci, self.machine, shape.kh, 1, dilation
+                )
             products = max(len(phase.taps) for phase in shape.phases()) * (co // shape.groups)
         macs = shape.macs // max(1, shape.n) * images
         return [Candidate(DIRECT, macs, relative_error(products))]

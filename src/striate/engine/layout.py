@@ -113,7 +113,7 @@ def weight_layout(op: Conv2d | ConvInputGrad, shape: ConvShape, machine: Machine
 def allows_winograd(op: ConvOp, shape: ConvShape) -> bool:
     """Whether Winograd's method can compute this convolution, or this gradient of it.
 
-    Strides are for the forward pass, and the weight gradient is for 3×3 kernels.
+    Strides are for the forward pass, and the weight gradient is for 3×3 kernels without dilation.
     """
     kernel, stride = shape.kh, shape.stride[0]
     return (
@@ -121,7 +121,8 @@ def allows_winograd(op: ConvOp, shape: ConvShape) -> bool:
         and 2 <= -(-kernel // stride) <= MOST_TAPS
         and (stride == 1 or isinstance(op, Conv2d))
         and (kernel == 3 or not isinstance(op, ConvWeightGrad))
-        and shape.dilation == (1, 1)
+        and shape.dilation[0] == shape.dilation[1]
+        and (shape.dilation[0] == 1 or (stride == 1 and not isinstance(op, ConvWeightGrad)))
         and shape.groups == 1
         and min(stride**2 * shape.ci, shape.co) >= LEAST_CHANNELS
     )
@@ -178,7 +179,8 @@ class _Placing:
             return GroupedWeights(self.machine.lanes, shape.groups, packed.phases, packed.swap)
         if not tile:
             return packed
-        return WinogradWeights(packed, Filtering(tile, shape.kh, shape.stride[0]))
+        filtering = Filtering(tile, shape.kh, shape.stride[0], shape.dilation[0])
+        return WinogradWeights(packed, filtering)
 
     def _image(self, value: Value) -> Value:
         return self.want(value, NHWC) if len(value.shape) == 4 else value

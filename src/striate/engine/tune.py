@@ -126,6 +126,8 @@ def _what(
     size = f"2^{max(0, tiles - 1).bit_length()} tiles"
     state = "cold" if cold else "warm"
     kernel = f"{shape.kh}×{shape.kw}/{shape.stride[0]}"
+    if shape.dilation[0] > 1:
+        kernel += f" dilation {shape.dilation[0]}"
     return f"{type(op).__name__} {kernel} {shape.ci}→{shape.co}, {size}, {state}: {rivals}"
 
 

@@ -46,17 +46,27 @@ def step_of(tiles: Number, pitch: int) -> Number:
 
 
 class Grid:
-    """The tiles of tile×tile outputs of all images of the batch, numbered through."""
+    """The tiles of tile×tile outputs of all images of the batch, numbered through.
 
-    def __init__(self, s: dict[str, Int], tile: int) -> None:
-        self.tile = tile
-        self.across, self.down = s["cols"].ceil_div(tile), s["rows"].ceil_div(tile)
+    With a dilation d a tile's outputs lie d apart, and d tiles side by side fill tile·d columns.
+    """
+
+    def __init__(self, s: dict[str, Int], tile: int, dilation: int = 1) -> None:
+        self.tile, self.dilation = tile, dilation
+        whole = tile * dilation
+        self.across = s["cols"].ceil_div(whole) * dilation
+        self.down = s["rows"].ceil_div(whole) * dilation
         self.tiles = s["n"] * self.down * self.across
 
     def place(self, tile: Int) -> tuple[Int, Int, Int]:
         """(image, first output row, first output column) of a tile."""
         x, rest = tile % self.across, tile // self.across
-        return rest // self.down, rest % self.down * self.tile, x * self.tile
+        return rest // self.down, self._first(rest % self.down), self._first(x)
+
+    def _first(self, number: Int) -> Int:
+        """First row or column of the tiles with this number along the axis."""
+        d = self.dilation
+        return number // d * (self.tile * d) + number % d if d > 1 else number * self.tile
 
 
 class Patches:
@@ -74,6 +84,10 @@ class Patches:
         A patch that leaves the image is copied to `patch` with its zero border first.
         """
         k, s, ci, size = self.k, self.s, self.ci, self.size
+        if self.filtering.dilation > 1:
+            self._gather(n, row - s["pad_top"], col - s["pad_left"], patch)
+            k.call(self.into, patch, k.int(size * ci), v, step)
+            return
         top = row * self.filtering.stride - s["pad_top"]
         left = col * self.filtering.stride - s["pad_left"]
         image = k.buffer(X).at(n * s["in_h"] * s["in_w"] * ci)
@@ -91,6 +105,20 @@ class Patches:
             )
         source = k.select(inside, image.at((top * s["in_w"] + left) * ci), patch)
         k.call(self.into, source, k.select(inside, s["in_w"] * ci, k.int(size * ci)), v, step)
+
+    def _gather(self, n: Int, top: Int, left: Int, patch: Ptr) -> None:
+        """The pixels of a patch that lie `dilation` apart, side by side; zeros outside."""
+        k, s, ci, d = self.k, self.s, self.ci, self.filtering.dilation
+        image = k.buffer(X).at(n * s["in_h"] * s["in_w"] * ci)
+        with k.loop(0, self.size) as i, k.loop(0, self.size) as j:
+            row, col, to = top + i * d, left + j * d, patch.at((i * self.size + j) * ci)
+            there = k.every(row >= 0, row < s["in_h"], col >= 0, col < s["in_w"])
+            with k.either(there) as (inside, outside):
+                with inside:
+                    place = (row * s["in_w"] + col) * ci
+                    k.call(self.border.copy, to, image.at(place), k.int(ci))
+                with outside:
+                    k.call(self.border.zero, to, k.int(ci))
 
     def _function(self) -> Any:
         """into(patch, row pitch, v, step from point to point): all channels of one patch."""

@@ -11,6 +11,9 @@ A kernel of stride s is a sum of s² kernels of ⌈kernel/s⌉ taps on the phase
 phases stand beside each other as channels, s²·ci in V and U. So 7×7 kernels of stride 2 become
 4×4 kernels on 4·ci channels: 49·4/16 = 12.25 products an output with m = 4 instead of 49.
 
+A dilation d makes d² images of every d-th row and column; each is convolved by itself, and its
+patches are gathered pixel by pixel.
+
 A unit of work is (block of tiles, share of the output blocks). Inside: the patches are transformed
 to V, which stays in L2; then for each output block the products go to M and M is transformed
 back with the epilogue. Tiles are numbered through all images of the batch, so small images fill
@@ -70,6 +73,8 @@ class _Build:
         self.tile, self.side = spec.filtering.tile, spec.filtering.side
         self.points = spec.filtering.points
         self.back_matrix = spec.filtering.transforms.a
+        self.apart = spec.filtering.dilation  # from one output of a tile to the next
+        self.pixel = spec.epilogue.pixel(spec.co)
         self.s: dict[str, Int] = {}
 
     def build(self) -> None:
@@ -79,7 +84,7 @@ class _Build:
         self.bodies = [self._body(rows) for rows in range(1, k.machine.rows + 1)]
         tails = [t for t, there in ((False, self.whole), (True, self.rest)) if there]
         self.back = {tail: self._output_function(tail) for tail in tails}
-        self.grid = Grid(s, self.tile)
+        self.grid = Grid(s, self.tile, self.spec.filtering.dilation)
         tiles = self.grid.tiles
         start, stop = k.share(tiles.ceil_div(s["block"]) * s["chunks"])
         with k.loop(start, stop) as unit:
@@ -129,9 +134,9 @@ class _Build:
 
     def _fetch(self, tile: Int, ob: Int) -> None:
         """Ask for the lines that a tile of outputs is stored to, while products are computed."""
-        k, s, pixel = self.k, self.s, self.spec.epilogue.pixel(self.spec.co)
+        k, s, pixel = self.k, self.s, self.pixel * self.apart
         n, row, col = self.grid.place(tile)
-        place = ((n * s["rows"] + row) * s["cols"] + col) * pixel + ob * self.width
+        place = ((n * s["rows"] + row) * s["cols"] + col) * self.pixel + ob * self.width
         y, line = k.buffer(Y).at(place), s["cols"] * pixel
         for i in range(self.tile):
             for j in range(self.tile):
@@ -174,19 +179,19 @@ class _Build:
     # -- output: Y = Aᵀ m A, epilogue --------------------------------------------------------------
 
     def _store(self, tile: Int, m: Ptr, ob: Int, m_step: Int) -> None:
-        k, s, co = self.k, self.s, self.spec.epilogue.pixel(self.spec.co)
+        k, s = self.k, self.s
         n, row, col = self.grid.place(tile)
         channel = ob * self.width
-        offset = ((n * s["rows"] + row) * s["cols"] + col) * co + channel
+        offset = ((n * s["rows"] + row) * s["cols"] + col) * self.pixel + channel
         args = (
             k.function.args[0],
             m,
             m_step,
             offset,
             channel,
-            s["cols"] * co,
-            (s["rows"] - row).min(self.tile),
-            (s["cols"] - col).min(self.tile),
+            s["cols"] * (self.pixel * self.apart),
+            (s["rows"] - row).max(0).ceil_div(self.apart).min(self.tile),
+            (s["cols"] - col).max(0).ceil_div(self.apart).min(self.tile),
         )
         if len(self.back) == 1:
             k.call(next(iter(self.back.values())), *args)
@@ -242,7 +247,7 @@ class _Build:
         side = self.side
         line = [vec.load(k, held.at((i * side + j) * k.lanes)) for j in range(side)]
         for j, value in enumerate(combine(k, self.back_matrix, line)):
-            place = offset + pitch * i + j * self.spec.epilogue.pixel(self.spec.co)
+            place = offset + pitch * i + j * (self.pixel * self.apart)
 
             def put(value: Any = value, place: Int = place) -> None:
                 apply_epilogue(

@@ -21,7 +21,7 @@ import numpy as np
 from striate import engine
 from striate.engine.choice import layer_name
 from striate.engine.program import SCRATCH, Program, Step, Task
-from striate.graph import Trace
+from striate.graph import Graph, Trace
 from striate.graph.ops.conv import Conv2d, ConvInputGrad, ConvWeightGrad
 from striate.graph.ops.fused import FusedConv
 from striate.kernels.move import CopyStrided
@@ -146,7 +146,7 @@ class Profile(NamedTuple):
         program_seconds: of a whole run without clocks between the steps.
         call_seconds: of a call from Python, which also makes arrays for the results.
         limits: of the machine, measured just before and after.
-        batch: images of a run.
+        batch: images of a run; fewer than were asked for, if a call runs them in pieces.
     """
 
     steps: list[tuple[Work, Speed]]
@@ -238,7 +238,11 @@ def profile(
         y = rng.integers(0, graph.outputs[0].shape[1], batch)
         executable, arrays = step.executable(x, y)
     else:
-        executable, arrays = engine.build(graph, **wishes), [x]
+        call = _inference(net, graph, wishes)
+        if isinstance(call, engine.Pieces):
+            batch = call.sizes[0]
+        executable = call.programs[batch] if isinstance(call, engine.Pieces) else call
+        arrays = [x[:batch]]
     before = limits()
     times, whole, calls = _measure(executable, arrays, seconds)
     found = _better(before, limits())
@@ -247,6 +251,16 @@ def profile(
         for work, t in zip(describe(executable.program), times, strict=True)
     ]
     return Profile(steps, whole, calls, found, batch)
+
+
+def _inference(net: Module, graph: Graph, wishes: Any) -> engine.Executable | engine.Pieces:
+    """What a call of the net runs."""
+
+    def trace(images: int) -> Graph:
+        shape = (images, *graph.inputs[0].shape[1:])
+        return trace_module(net, [shape], training=False).graph
+
+    return engine.build_batch(graph, trace, **wishes)
 
 
 def _measure(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from striate.arith.layout import (
     GroupedWeights,
@@ -86,7 +87,7 @@ def _transform_weights(
     _pack(low, target.packed, shape, inputs, [packed])
     co, ci = target.packed.channels(shape)
     block = target.packed.block
-    spec = TransformWeights(block, target.filtering)
+    spec = TransformWeights(block, replace(target.filtering, dilation=1))
     low.step(
         spec,
         [packed, *outputs],

@@ -30,8 +30,9 @@ def winograd(
     padding = (shape.padding[0][0], shape.padding[1][0])
     if not forward:
         ci, co, image, out = co, ci, out, image
-        padding = (shape.kh - 1 - padding[0], shape.kw - 1 - padding[1])
-    tiles = shape.n * -(-out[0] // filtering.tile) * -(-out[1] // filtering.tile)
+        reach = filtering.dilation * (filtering.kernel - 1)
+        padding = (reach - padding[0], reach - padding[1])
+    tiles = shape.n * filtering.across(out[0]) * filtering.across(out[1])
     block, chunks = choose_tiles(tiles, ci, co, filtering, low.machine, low.threads)
     scratch = winograd_scratch(ci, co, filtering, block, low.machine)
     spec = Winograd(ci, co, filtering, epilogue)
