@@ -18,6 +18,7 @@ from striate.graph.ops.axismap import (
 from striate.graph.ops.reduce import Reduce
 from striate.graph.ops.resize import Resize1d
 from striate.graph.ops.shape import Broadcast, Concat, Flip, Reshape, Slice
+from striate.graph.ops.transpose import ShuffleChannels, Transpose
 from tests.symbols import apply, check_gradients, spread
 
 NAN = np.nan
@@ -57,6 +58,8 @@ MOVES = [
     (Slice(1, 1, 6, 2), lambda x: x[:, 1:6:2], (2, 7, 3)),
     (Slice(0, 0, 7, 3), lambda x: x[:7:3], (8, 2)),
     (Slice(0, 2, 3, 4), lambda x: x[2:3:4], (9, 2)),
+    (Transpose((2, 0, 1)), lambda x: np.einsum("abc->cab", x), (2, 3, 4)),
+    (ShuffleChannels(2), lambda x: x[:, [0, 3, 1, 4, 2, 5]], (2, 6, 1, 2)),
 ]
 
 

@@ -8,6 +8,7 @@ from striate.engine.fuse import CHEAP_OPERANDS
 from striate.graph.ops.eltwise import Map
 from striate.graph.ops.norm import BatchNorm, ChannelStats
 from striate.graph.ops.shape import Broadcast
+from striate.graph.ops.transpose import shuffle_of
 from striate.graph.value import Graph, Node, Value
 
 Rewrite = Callable[[Node], tuple[Value, ...]]
@@ -16,8 +17,9 @@ Rewrite = Callable[[Node], tuple[Value, ...]]
 def expand(graph: Graph) -> Graph:
     """The same graph in the form that fusion works on.
 
-    `BatchNorm` becomes statistics and maps, maps read the sources of broadcasts, and the masks of
-    ReLU's gradient are taken before the ReLU where that saves reading its result.
+    `BatchNorm` becomes statistics and maps, reshapes around a transpose become a channel shuffle,
+    maps read the sources of broadcasts, and the masks of ReLU's gradient are taken before the
+    ReLU where that saves reading its result.
     """
     graph = _rebuilt(graph, _parts)
     measured = {n.inputs[0] for n in graph.nodes() if isinstance(n.op, ChannelStats)}
@@ -43,6 +45,10 @@ def _rebuilt(graph: Graph, rewrite: Rewrite) -> Graph:
 def _parts(node: Node) -> tuple[Value, ...]:
     if isinstance(node.op, BatchNorm):
         return node.op.expand(node)
+    shuffle = shuffle_of(node)
+    if shuffle is not None:
+        image = node.inputs[0].node.inputs[0].node.inputs[0]
+        return Node(shuffle, (image,), node.types, node.scope).outputs()
     if not isinstance(node.op, Map):
         return node.outputs()
     bare = tuple(v.node.inputs[0] if isinstance(v.node.op, Broadcast) else v for v in node.inputs)

@@ -34,6 +34,7 @@ from striate.graph.ops.pool import MaxPool, MaxPoolGrad, MaxPoolIndices
 from striate.graph.ops.random import RandomUniform
 from striate.graph.ops.reduce import Reduce
 from striate.graph.ops.shape import Concat, Flip, Slice
+from striate.graph.ops.transpose import ShuffleChannels, Transpose
 from striate.graph.value import Array, Graph, Node, Op, TensorType, Value
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 
 ConvOp = Conv2d | ConvInputGrad | ConvWeightGrad
 IMAGE_OPS = (MaxPool, MaxPoolGrad, MaxPoolIndices, ChannelStats)
-FLEXIBLE_OPS = (Map, Fused, FusedReduce, Reduce, Concat, Slice, Flip, AxisMap)
+FLEXIBLE_OPS = (Map, Fused, FusedReduce, Reduce, Concat, Slice, Flip, AxisMap, ShuffleChannels)
+CHANNELS_LAST, CHANNELS_FIRST = Transpose((0, 2, 3, 1)), Transpose((0, 3, 1, 2))
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,10 @@ class _Placing:
             return tuple(self.want(v, NHWC) for v in inputs), PLAIN
         if isinstance(op, IMAGE_OPS):
             return tuple(self._image(v) for v in inputs), NHWC
+        if op == CHANNELS_LAST:  # images in their order inside: nothing moves
+            return (self.want(inputs[0], NHWC),), PLAIN
+        if op == CHANNELS_FIRST:
+            return (self.want(inputs[0], PLAIN),), NHWC
         if isinstance(op, RandomUniform):
             return inputs, NHWC if len(node.types[0].shape) == 4 else PLAIN
         if isinstance(op, FLEXIBLE_OPS) and self._inside(node, inputs):

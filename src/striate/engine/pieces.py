@@ -28,6 +28,7 @@ from striate.graph.ops.leaf import Input
 from striate.graph.ops.pool import MaxPool
 from striate.graph.ops.reduce import Reduce
 from striate.graph.ops.shape import Broadcast, Concat, Flip, Reshape, Slice
+from striate.graph.ops.transpose import ShuffleChannels, Transpose
 from striate.graph.value import Graph, Node, TensorType, Value
 
 Trace = Callable[[int], Graph]
@@ -150,4 +151,8 @@ def _keeps_apart(node: Node, batched: set[Value]) -> bool:
         return op.axis != 0 and not others
     if isinstance(op, Flip):
         return 0 not in op.axes
-    return isinstance(op, (Reshape, AxisMap, MaxPool)) or (isinstance(op, Broadcast) and same_rank)
+    if isinstance(op, Transpose):
+        return op.axes[0] == 0
+    return isinstance(op, (Reshape, AxisMap, MaxPool, ShuffleChannels)) or (
+        isinstance(op, Broadcast) and same_rank
+    )

@@ -14,7 +14,14 @@ from striate.engine.constants import Constant, Interned, constant_nodes
 from striate.engine.expand import expand
 from striate.engine.fold import fold_factors
 from striate.engine.fuse import fuse
-from striate.engine.layout import Placed, Reorder, place, same_memory
+from striate.engine.layout import (
+    CHANNELS_FIRST,
+    CHANNELS_LAST,
+    Placed,
+    Reorder,
+    place,
+    same_memory,
+)
 from striate.engine.lower import RULES
 from striate.engine.lower.context import Lowering
 from striate.engine.lower.eltwise import add_map
@@ -153,7 +160,7 @@ class _Building:
         if isinstance(node.op, Reorder):
             source = node.inputs[0]
             return same_memory(source.shape, layout(source), node.op.layout)
-        return isinstance(node.op, Reshape)
+        return isinstance(node.op, Reshape) or node.op in (CHANNELS_LAST, CHANNELS_FIRST)
 
     # -- results go where the caller or a parameter has its memory --------------------------------
 

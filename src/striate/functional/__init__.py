@@ -34,10 +34,12 @@ from striate.functional.losses import cross_entropy as cross_entropy
 from striate.functional.losses import l1_loss as l1_loss
 from striate.functional.losses import mse_loss as mse_loss
 from striate.functional.losses import nll_loss as nll_loss
+from striate.functional.movement import channel_shuffle as channel_shuffle
 from striate.functional.movement import concat as concat
 from striate.functional.movement import flatten as flatten
 from striate.functional.movement import interpolate as interpolate
 from striate.functional.movement import pad as pad
+from striate.functional.movement import transpose as transpose
 from striate.functional.normalisation import batch_norm as batch_norm
 from striate.functional.normalisation import batch_norm_grad as batch_norm_grad
 from striate.functional.normalisation import dropout as dropout
@@ -48,3 +50,4 @@ from striate.functional.pooling import avg_pool2d_grad as avg_pool2d_grad
 from striate.functional.pooling import lp_pool2d as lp_pool2d
 from striate.functional.pooling import max_pool2d as max_pool2d
 from striate.functional.pooling import max_pool2d_grad as max_pool2d_grad
+from striate.functional.product import matmul as matmul

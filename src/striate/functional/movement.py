@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from striate.arith.padding import is_int
 from striate.errors import ArgumentError, ShapeError
 from striate.functional._dispatch import Tensor, functional, is_symbolic, run, to_array, to_value
 from striate.functional._images import choice, image
@@ -144,6 +145,31 @@ def _two(name: str, value: Any) -> tuple[Any, Any]:
 def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Merge the axes start_dim … end_dim into one. Raises ArgumentError."""
     return x.flatten(start_dim, end_dim)
+
+
+@functional("x")
+def transpose(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
+    """Axis i of the result is axis `axes[i]` of x; default: all axes reversed.
+
+    NumPy's transpose, which PyTorch calls permute. Raises ArgumentError.
+    """
+    return x.transpose(*(axes or ()))
+
+
+@functional("x")
+def channel_shuffle(x: Tensor, groups: int) -> Tensor:
+    """Images (N, C, H, W) whose channels are dealt out from `groups` groups in turn.
+
+    Channel i·groups + g of the result is channel g·(C / groups) + i of x: groups of a grouped
+    convolution then see one another (ShuffleNet, arXiv:1707.01083, section 3.1).
+    Raises ShapeError unless the channels can be divided.
+    """
+    image("channel_shuffle", x)
+    n, c, h, w = x.shape
+    if not is_int(groups) or groups < 1 or c % groups:
+        raise ShapeError(f"channel_shuffle: {c} channels do not divide into groups={groups!r}")
+    y: Value = x.reshape(n, groups, c // groups, h, w).transpose(0, 2, 1, 3, 4)
+    return y.reshape(x.shape)
 
 
 def concat(values: Sequence[Tensor], axis: int = 0) -> Tensor:

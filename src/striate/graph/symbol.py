@@ -191,6 +191,15 @@ class Symbol:
 
         return flatten(self.as_value(), start_dim, end_dim)
 
+    def transpose(self, *axes: int | Sequence[int]) -> Value:
+        """Axis i of the result is axis `axes[i]`; without arguments, all axes reversed."""
+        from striate.graph.ops.transpose import transpose
+
+        order: list[int] = []
+        for item in axes:
+            order.extend([item] if isinstance(item, int) else item)
+        return transpose(self.as_value(), order or None)
+
     def sum(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Value:
         """Sum over `axis` (default: all axes)."""
         from striate.graph.ops.reduce import reduce

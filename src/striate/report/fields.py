@@ -18,6 +18,7 @@ from striate.graph.ops.pool import MaxPool
 from striate.graph.ops.reduce import Reduce
 from striate.graph.ops.resize import Resize1d
 from striate.graph.ops.shape import Broadcast, Concat, Reshape, Slice
+from striate.graph.ops.transpose import ShuffleChannels
 
 # None: the value depends on the image, but by no one rule of size, stride and offset.
 Fields: TypeAlias = "dict[Value, ReceptiveField | None]"
@@ -69,6 +70,8 @@ def _field(node: Node, out: Value, fields: Fields, image: Pair) -> ReceptiveFiel
         return _along(field, op.axis - 2, 1, op.step, -op.start) if op.axis > 1 else field
     if isinstance(op, Broadcast):
         return _spread(field, x, out)
+    if isinstance(op, ShuffleChannels):
+        return field
     return None
 
 

@@ -12,7 +12,9 @@ from striate.engine.lower.move import (
     lower_one_hot,
     lower_random,
     lower_reorder,
+    lower_shuffle,
     lower_take,
+    lower_transpose,
 )
 from striate.engine.lower.weight_gradient import lower_weight_gradient
 from striate.graph.ops.axismap import AxisMap
@@ -25,6 +27,7 @@ from striate.graph.ops.pool import MaxPool, MaxPoolGrad, MaxPoolIndices
 from striate.graph.ops.random import RandomUniform
 from striate.graph.ops.reduce import Reduce
 from striate.graph.ops.shape import Broadcast, Concat, Flip, Slice
+from striate.graph.ops.transpose import ShuffleChannels, Transpose
 from striate.graph.value import Op
 
 RULES: dict[type[Op], Rule] = {
@@ -46,6 +49,8 @@ RULES: dict[type[Op], Rule] = {
     Concat: lower_concat,
     Slice: lower_take,
     Flip: lower_take,
+    Transpose: lower_transpose,
+    ShuffleChannels: lower_shuffle,
     OneHot: lower_one_hot,
     RandomUniform: lower_random,
 }

@@ -22,6 +22,7 @@ from striate.errors import UnsupportedError
 from striate.graph.ops.labels import OneHot as OneHotOp
 from striate.graph.ops.random import RandomUniform as RandomUniformOp
 from striate.graph.ops.shape import Concat, Flip, Slice
+from striate.graph.ops.transpose import ShuffleChannels, Transpose
 from striate.graph.value import Node
 from striate.kernels.grouped import PackGrouped
 from striate.kernels.move import CopyStrided
@@ -160,6 +161,63 @@ def lower_take(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequen
         spec.sizes(target, from_strides, _strides(target), offset),
         writes=outputs,
         label=type(op).__name__.lower(),
+    )
+
+
+def lower_transpose(
+    low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequence[int]
+) -> None:
+    """Two neighbouring runs of axes that change places are matrices; all else is a strided copy."""
+    assert isinstance(node.op, Transpose)
+    slots, shape = [*inputs, *outputs], node.inputs[0].shape
+    sizes, order = _merged_axes(shape, node.op.axes)
+    if order in ([1, 0], [0, 2, 1]):
+        plane = (1, *sizes) if len(sizes) == 2 else sizes
+        low.step(Transpose2d(), slots, plane, writes=outputs, label="transpose")
+        return
+    spec, strides = CopyStrided(len(order)), _strides(sizes)
+    target = [sizes[a] for a in order]
+    table = spec.sizes(target, [strides[a] for a in order], _strides(target))
+    low.step(spec, slots, table, writes=outputs, label="transpose")
+
+
+def _merged_axes(shape: Sequence[int], axes: Sequence[int]) -> tuple[list[int], list[int]]:
+    """A transpose of fewer axes that moves alike: axes of size 1 go, neighbours that stay so join.
+
+    Gives the sizes in the old order, and their new order.
+    """
+    runs: list[list[int]] = []
+    for axis in axes:
+        if shape[axis] == 1:
+            continue
+        between = range(runs[-1][-1] + 1, axis) if runs else range(0)
+        if runs and runs[-1][-1] < axis and all(shape[a] == 1 for a in between):
+            runs[-1].append(axis)
+        else:
+            runs.append([axis])
+    runs = runs or [[0]]
+    ranked = sorted(runs)
+    return [math.prod(shape[a] for a in run) for run in ranked], [ranked.index(r) for r in runs]
+
+
+def lower_shuffle(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+    """In every pixel the matrix (groups, c / groups) is transposed; outside, it has planes."""
+    assert isinstance(node.op, ShuffleChannels)
+    (n, c, h, w), groups = node.types[0].shape, node.op.groups
+    each, slots = c // groups, [*inputs, *outputs]
+    if isinstance(low.layout(node.outputs()[0]), Nhwc):
+        plane = (n * h * w, groups, each)
+        low.step(Transpose2d.to_nhwc(groups), slots, plane, writes=outputs, label="shuffle")
+        return
+    spec = CopyStrided(4)
+    strides = (c * h * w, h * w, each * h * w, 1)
+    target = (n, each, groups, h * w)
+    low.step(
+        spec,
+        slots,
+        spec.sizes(target, strides, _strides(target)),
+        writes=outputs,
+        label="shuffle",
     )
 
 
