@@ -30,7 +30,7 @@ from striate.errors import (
 )
 
 if TYPE_CHECKING:
-    from striate import callbacks, data, functional, models, nn, optim, schedule
+    from striate import callbacks, data, functional, models, nn, onnx, optim, schedule
     from striate.engine import cache_info, get_num_threads, set_num_threads
     from striate.functional import concat
     from striate.io.model import load, save
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("callbacks", "data", "functional", "models", "nn", "optim", "schedule")
+_MODULES = ("callbacks", "data", "functional", "models", "nn", "onnx", "optim", "schedule")
 
 # Public name → the module that holds it.
 _NAMES = {
@@ -88,6 +88,7 @@ __all__ = [
     "manual_seed",
     "models",
     "nn",
+    "onnx",
     "optim",
     "save",
     "schedule",

@@ -15,6 +15,7 @@ from striate.cli._app import Group, debug_option, run
 from striate.cli.bench import bench
 from striate.cli.doctor import doctor
 from striate.cli.evaluate import evaluate
+from striate.cli.export import export
 from striate.cli.inspect import inspect
 from striate.cli.predict import predict
 from striate.cli.train import train
@@ -44,7 +45,7 @@ def app() -> None:
     """Train, run and inspect convolutional neural networks on CPUs."""
 
 
-for _command in (train, evaluate, predict, inspect, bench, doctor):
+for _command in (train, evaluate, predict, inspect, export, bench, doctor):
     app.add_command(_command)
 
 

@@ -68,6 +68,13 @@ def to_array(function: str, name: str, x: Tensor, *, integers: bool = False) -> 
         return np.asarray(array, np.float32, order="C")
 
 
+def note(function: str, operands: Mapping[str, Value | None], options: Any, result: object) -> None:
+    """Tell the trace, if there is one, what a function has made of its operands."""
+    trace = current_trace()
+    if trace is not None:
+        trace.note(function, operands, options, result)
+
+
 def run(body: Callable[..., Any], arrays: Mapping[str, Array], options: Mapping[str, Any]) -> Any:
     """Call `body` on arrays through a cached program: an array, or a tuple of arrays."""
     specs = tuple(
@@ -139,7 +146,9 @@ def functional(
             operands = {t: options.pop(t) for t in tensors if t in options}
             if is_symbolic(*operands.values()):
                 values = {t: to_value(x) for t, x in operands.items()}
-                return body(**values, **options)  # type: ignore[arg-type, call-arg]
+                result = body(**values, **options)  # type: ignore[arg-type, call-arg]
+                note(name, values, options, result)
+                return result
             arrays = {
                 t: to_array(name, t, x, integers=t in integers)
                 for t, x in operands.items()

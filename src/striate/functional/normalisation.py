@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from striate.errors import ArgumentError, ShapeError, TraceError
-from striate.functional._dispatch import Tensor, functional, is_symbolic, run, to_array, to_value
+from striate.functional._dispatch import (
+    Tensor,
+    functional,
+    is_symbolic,
+    note,
+    run,
+    to_array,
+    to_value,
+)
 from striate.functional._images import image, vector
 from striate.graph import Param, Value, current_trace
 from striate.graph.grad import pullback
@@ -66,6 +74,7 @@ def batch_norm(
     if is_symbolic(*operands.values()):
         values: dict[str, Any] = {name: to_value(v) for name, v in operands.items()}
         results = _batch_norm(**values, training=training, momentum=momentum, eps=eps)
+        note("batch_norm", values, {"training": training, "eps": eps}, results[0])
         if len(results) > 1:
             _assign((running_mean, running_var), results[1:])
         return results[0]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import final
+from typing import Any, NamedTuple, final
 
 from striate.errors import ShapeError, StriateError, TraceError
 from striate.graph.ops.leaf import Input
@@ -27,6 +27,14 @@ def current_trace() -> Trace | None:
     return _stack.traces[-1] if _stack.traces else None
 
 
+class Composite(NamedTuple):
+    """A call of a function on symbols: what the nodes that it made mean together."""
+
+    function: str
+    operands: Mapping[str, Value]
+    options: Mapping[str, Any]
+
+
 @final
 class Trace:
     """Collects the inputs, assignments and host updates of one traced graph.
@@ -44,6 +52,7 @@ class Trace:
         self.inputs: list[Value] = []
         self.assigns: list[tuple[Param, Value]] = []
         self.host_updates: list[Callable[[], None]] = []
+        self.composites: dict[Value, Composite] = {}
         self._outer_scope = ""
 
     def __enter__(self) -> Trace:
@@ -82,6 +91,17 @@ class Trace:
                 "can be called only once in forward; make a second layer"
             )
         self.assigns.append((param, symbol))
+
+    def note(
+        self, function: str, operands: Mapping[str, Value | None], options: Any, result: object
+    ) -> None:
+        """Remember which function a value is the result of, for those who write it elsewhere.
+
+        Of functions that call each other the outermost is kept.
+        """
+        given = {name: value for name, value in operands.items() if value is not None}
+        if isinstance(result, Value) and result not in given.values():
+            self.composites[result] = Composite(function, given, dict(options))
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
