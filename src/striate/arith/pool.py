@@ -61,17 +61,19 @@ def average_counts(
     padding: Pair,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    dilation: int = 1,
 ) -> tuple[int, ...]:
     """What the sum of each window is divided by (along this axis).
 
     Without `count_include_pad` the elements inside the image; with it the elements inside image
     and padding, so that a last window of `ceil_mode` that reaches beyond both counts fewer.
     """
+    if not count_include_pad:
+        inside = windows(n, kernel, stride, padding, dilation, ceil_mode)
+        return tuple(len(range(*window)) for window in inside)
     result = []
-    for i in range(pool_size(n, kernel, stride, padding, 1, ceil_mode)):
+    for i in range(pool_size(n, kernel, stride, padding, dilation, ceil_mode)):
         first = i * stride - padding[0]
-        if count_include_pad:
-            result.append(min(first + kernel, n + padding[1]) - first)
-        else:
-            result.append(max(0, min(first + kernel, n) - max(first, 0)))
+        stop = min(first + dilated(kernel, dilation), n + padding[1])
+        result.append(len(range(first, stop, dilation)))
     return tuple(result)

@@ -379,10 +379,14 @@ class Module:
         """The arguments of a layer, for `repr`."""
         return ""
 
+    def _get_name(self) -> str:
+        """What kind of layer it is, for `repr` and summaries."""
+        return type(self).__name__
+
     def __repr__(self) -> str:
         lines = [
             f"  ({name}): {child!r}".replace("\n", "\n  ") for name, child in self._modules.items()
         ]
         if not lines:
-            return f"{type(self).__name__}({self.extra_repr()})"
-        return "\n".join([f"{type(self).__name__}({self.extra_repr()}", *lines, ")"])
+            return f"{self._get_name()}({self.extra_repr()})"
+        return "\n".join([f"{self._get_name()}({self.extra_repr()}", *lines, ")"])

@@ -10,7 +10,7 @@ import numpy as np
 from striate import engine
 from striate.arith.receptive_field import ReceptiveField
 from striate.errors import ArgumentError
-from striate.graph import Graph, Node, Param, Trace, Value
+from striate.graph import Graph, Node, Trace, Value
 from striate.graph.symbol import Symbol
 from striate.nn.module import Module
 from striate.nn.tracing import Call, symbolic_call, trace_module
@@ -239,7 +239,7 @@ def _row(call: Call, fields: dict[Value, ReceptiveField | None], seen: set[Modul
     seen.add(call.module)
     return Row(
         name=call.path,
-        kind=type(call.module).__name__,
+        kind=call.module._get_name(),
         output=output.shape[1:],
         params=call.module.num_parameters() if first else 0,
         macs=sum(n.op.macs(*(v.type for v in n.inputs)) for n in _between(call)),
@@ -252,7 +252,7 @@ def _row(call: Call, fields: dict[Value, ReceptiveField | None], seen: set[Modul
 
 def _between(call: Call) -> set[Node]:
     """The nodes that a run of a layer has added: from its output back to its inputs."""
-    stop = {x.as_value() for x in call.inputs if isinstance(x, (Value, Param))}
+    stop = {x.as_value() for x in call.inputs if isinstance(x, Symbol)}
     nodes: set[Node] = set()
     pending = [call.output.as_value()]
     while pending:

@@ -90,19 +90,20 @@ class AveragePool1d(Rule):
     ceil_mode: bool = False
     count_include_pad: bool = True
     divisor: int | None = None
+    dilation: int = 1
 
     @property
     def out_size(self) -> int:
         """PyTorch's pooling size."""
         return pool.pool_size(
-            self.in_size, self.kernel, self.stride, self.padding, 1, self.ceil_mode
+            self.in_size, self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
         )
 
     def compute_rows(self) -> Rows:
         """1 / count for every element of the window."""
         args = (self.in_size, self.kernel, self.stride, self.padding)
-        counts = pool.average_counts(*args, self.ceil_mode, self.count_include_pad)
-        windows = pool.windows(*args, 1, self.ceil_mode)
+        counts = pool.average_counts(*args, self.ceil_mode, self.count_include_pad, self.dilation)
+        windows = pool.windows(*args, self.dilation, self.ceil_mode)
         return tuple(
             tuple((i, 1 / (self.divisor or count)) for i in range(*window))
             for window, count in zip(windows, counts, strict=True)
@@ -196,6 +197,23 @@ class Slice1d(Rule):
     def compute_rows(self) -> Rows:
         """One element each."""
         return tuple(((i, 1.0),) for i in range(self.start, self.stop, self.step))
+
+
+@dataclass(frozen=True)
+class Take1d(Rule):
+    """The elements at `indices`, in any order; 0 where the index is -1."""
+
+    in_size: int
+    indices: tuple[int, ...]
+
+    @property
+    def out_size(self) -> int:
+        """Number of indices."""
+        return len(self.indices)
+
+    def compute_rows(self) -> Rows:
+        """One element each, or none."""
+        return tuple(((i, 1.0),) if i >= 0 else () for i in self.indices)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,156 @@
+"""The official cases of the `onnx` package, run through our backend.
+
+    python -m striate.onnx.conformance docs/onnx.md
+
+writes the table of passed, failed and unsupported cases between the markers in that file.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from striate.errors import StriateError, UnsupportedError
+from striate.onnx.handlers import HANDLERS
+
+KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
+BEGIN, END = "<!-- conformance: begin -->", "<!-- conformance: end -->"
+
+
+@dataclass(frozen=True)
+class Case:
+    """An official case: one model with inputs and what they must give."""
+
+    kind: str
+    name: str
+    test: Any
+
+    def model(self) -> Any:
+        """The `ModelProto`."""
+        import onnx
+
+        return self.test.model or onnx.load(str(Path(self.test.model_dir) / "model.onnx"))
+
+    def operators(self) -> set[tuple[str, str]]:
+        """(domain, operator) of every node, also those inside of nodes."""
+        found: set[tuple[str, str]] = set()
+        functions = {(f.domain, f.name) for f in self.model().functions}
+
+        def walk(nodes: Any) -> None:
+            for node in nodes:
+                domain = "" if node.domain == "ai.onnx" else node.domain
+                if (node.domain, node.op_type) not in functions:
+                    found.add((domain, node.op_type))
+                for attribute in node.attribute:
+                    walk(attribute.g.node)
+
+        walk(self.model().graph.node)
+        for function in self.model().functions:
+            walk(function.node)
+        return found
+
+    def run(self) -> None:
+        """Raises AssertionError for a wrong result, StriateError for what cannot be run."""
+        from onnx.backend.test.runner import Runner
+
+        from striate.onnx.backend import StriateBackend
+
+        model = self.model()
+        prepared = StriateBackend.prepare(model)
+        for inputs, expected in self._data(model):
+            outputs = prepared.run(inputs)
+            Runner.assert_similar_outputs(expected, outputs, self.test.rtol, self.test.atol)
+
+    def _data(self, model: Any) -> Iterator[tuple[list[Any], list[Any]]]:
+        """Inputs and expected outputs of every data set."""
+        from onnx import TensorProto, numpy_helper
+
+        def arrays(items: Any) -> list[Any]:
+            return [numpy_helper.to_array(x) if isinstance(x, TensorProto) else x for x in items]
+
+        if self.test.data_sets is not None:
+            for inputs, outputs in self.test.data_sets:
+                yield arrays(inputs), arrays(outputs)
+            return
+        for folder in sorted(Path(self.test.model_dir).glob("test_data_set*")):
+            yield (
+                _stored(folder, "input", model.graph.input),
+                _stored(folder, "output", model.graph.output),
+            )
+
+
+def _stored(folder: Path, kind: str, ports: Any) -> list[Any]:
+    """The numbers of files such as input_0.pb."""
+    from onnx import SequenceProto, TensorProto, numpy_helper
+
+    found: list[Any] = []
+    for i in range(len(list(folder.glob(f"{kind}_*.pb")))):
+        data = (folder / f"{kind}_{i}.pb").read_bytes()
+        if ports[i].type.HasField("sequence_type"):
+            found.append(numpy_helper.to_list(SequenceProto.FromString(data)))
+        else:
+            found.append(numpy_helper.to_array(TensorProto.FromString(data)))
+    return found
+
+
+def cases() -> list[Case]:
+    """Every official case whose data lies inside the onnx package."""
+    from onnx.backend.test.loader import load_model_tests
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some cases overflow on purpose when they are made
+        return [
+            Case(kind, test.name, test) for kind in KINDS for test in load_model_tests(kind=kind)
+        ]
+
+
+def in_scope(case: Case) -> bool:
+    """Whether our table has all operators of a case."""
+    return case.operators() <= HANDLERS.keys()
+
+
+def outcome(case: Case) -> tuple[str, str]:
+    """One of passed, failed and unsupported, and the reason."""
+    try:
+        case.run()
+    except UnsupportedError as error:
+        return "unsupported", str(error)
+    except (StriateError, AssertionError) as error:
+        return "failed", str(error)
+    return "passed", ""
+
+
+def table(results: list[tuple[Case, str]]) -> str:
+    """Markdown: a row for each kind of case and each operator of the node cases."""
+    kinds: dict[str, Counter[str]] = {}
+    for case, result in results:
+        kinds.setdefault(case.kind, Counter())[result] += 1
+    lines = ["| cases | passed | failed | unsupported |", "|---|---|---|---|"]
+    for kind, counts in kinds.items():
+        row = " | ".join(str(counts[r]) for r in ("passed", "failed", "unsupported"))
+        lines.append(f"| {kind} | {row} |")
+    return "\n".join(lines)
+
+
+def main(path: Path) -> int:
+    """Run all cases and write the table into a file; 1 if a case has failed."""
+    results = []
+    for case in cases():
+        result, reason = outcome(case) if in_scope(case) else ("unsupported", "operator")
+        results.append((case, result))
+        if result == "failed":
+            sys.stderr.write(f"{case.kind}/{case.name}: {reason.strip().splitlines()[0]}\n")
+    text = path.read_text()
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    path.write_text(f"{before}{BEGIN}\n{table(results)}\n{END}{after}")
+    return int(any(result == "failed" for _, result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/onnx.md")))

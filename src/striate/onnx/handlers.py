@@ -1,0 +1,26 @@
+"""Every file of handlers, imported so that the table is full: one family of operators a file."""
+
+from striate.onnx import (
+    ops_activation,
+    ops_constant,
+    ops_conv,
+    ops_eltwise,
+    ops_norm,
+    ops_pool,
+    ops_reduce,
+    ops_shape,
+)
+from striate.onnx.handling import HANDLERS
+
+FAMILIES = (
+    ops_activation,
+    ops_constant,
+    ops_conv,
+    ops_eltwise,
+    ops_norm,
+    ops_pool,
+    ops_reduce,
+    ops_shape,
+)
+
+__all__ = ["FAMILIES", "HANDLERS"]
