@@ -63,9 +63,3 @@ def test_pooling(ceil, padding):
         lambda x: T.max_pool3d(x, kernel, stride, padding, (1, 2, 1), ceil),
         x,
     )
-    for include in (False, True):
-        both(
-            lambda x, i=include: volumes.avg_pool3d(x, kernel, stride, sides, ceil, i),
-            lambda x, i=include: T.avg_pool3d(x, kernel, stride, padding, ceil, i),
-            x,
-        )

@@ -8,7 +8,9 @@ from striate.onnx import (
     ops_norm,
     ops_pool,
     ops_reduce,
+    ops_resize,
     ops_shape,
+    ops_window,
 )
 from striate.onnx.handling import HANDLERS
 
@@ -20,7 +22,9 @@ FAMILIES = (
     ops_norm,
     ops_pool,
     ops_reduce,
+    ops_resize,
     ops_shape,
+    ops_window,
 )
 
 __all__ = ["FAMILIES", "HANDLERS"]

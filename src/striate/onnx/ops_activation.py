@@ -9,7 +9,7 @@ import numpy as np
 
 import striate.functional as F
 from striate.graph import Value
-from striate.graph.ops.eltwise import select
+from striate.graph.ops.eltwise import m, select
 from striate.graph.ops.shape import normalise_axis
 from striate.onnx.handling import Call, handler
 from striate.onnx.value import is_real
@@ -125,3 +125,55 @@ def _along(call: Call, function: Callable[[Value, int], Any]) -> Any:
         return function(x, axis)
     rows = int(np.prod(x.shape[:axis]))
     return function(x.reshape(rows, x.size // rows), 1).reshape(x.shape)
+
+
+@handler("Softplus")
+def softplus(call: Call) -> Any:
+    """log(1 + exp(x)), of which nothing overflows."""
+    return _softplus(call.symbol(0))
+
+
+def _softplus(x: Value) -> Value:
+    return F.relu(x) + m("log1p", m("exp", -m("abs", x)))  # type: ignore[no-any-return]
+
+
+@handler("Mish")
+def mish(call: Call) -> Any:
+    """x · tanh(log(1 + exp(x)))."""
+    x = call.symbol(0)
+    return x * F.tanh(_softplus(x))
+
+
+@handler("Softsign")
+def softsign(call: Call) -> Any:
+    """x / (1 + |x|)."""
+    x = call.symbol(0)
+    return x / (m("abs", x) + 1.0)
+
+
+@handler("Selu")
+def selu(call: Call) -> Any:
+    """gamma · (x where x > 0, else alpha · (exp(x) - 1))."""
+    alpha, gamma = call.real("alpha", 1.67326319217681), call.real("gamma", 1.05070102214813)
+    return F.elu(call.symbol(0), alpha) * gamma
+
+
+@handler("Celu")
+def celu(call: Call) -> Any:
+    """x where x > 0, else alpha · (exp(x / alpha) - 1)."""
+    x, alpha = call.symbol(0), call.real("alpha", 1.0)
+    return F.elu(x * (1 / alpha)) * alpha
+
+
+@handler("ThresholdedRelu")
+def thresholded_relu(call: Call) -> Any:
+    """x where x > alpha, else 0."""
+    x = call.symbol(0)
+    return select(x > call.real("alpha", 1.0), x, 0.0)
+
+
+@handler("Shrink")
+def shrink(call: Call) -> Any:
+    """x + bias below -lambd, x - bias above lambd, 0 between."""
+    x, lambd, bias = call.symbol(0), call.real("lambd", 0.5), call.real("bias", 0.0)
+    return select(x < -lambd, x + bias, select(x > lambd, x - bias, 0.0))

@@ -10,6 +10,7 @@ from striate.graph.ops.eltwise import m, select
 from striate.onnx.handling import Call, handler
 from striate.onnx.value import (
     BOOL,
+    Array,
     DType,
     NeedsValue,
     Tensor,
@@ -18,7 +19,7 @@ from striate.onnx.value import (
     is_whole,
 )
 
-# float8 and float4 round and saturate by rules that float32 symbols do not follow.
+# Those of 8 and 4 bits round and saturate by rules that float32 symbols do not follow.
 HELD = ("float16", "float32", "float64", "bfloat16")
 
 
@@ -87,12 +88,13 @@ def _cast(call: Call, dtype: DType) -> Any:
     if "O" in (item.dtype.kind, dtype.kind) and not (dtype.kind != "O" and call.known(0)):
         raise call.unsupported(f"{item.dtype} to {dtype}", "numbers")
     if not isinstance(item, Tensor):
-        return cast_array(item, dtype)
+        return _cast_known(call, item, dtype)
     if item.finish is not None:
         raise call.unsupported("the indices of a pooling", "outputs of that type")
     if is_real(dtype):
         if dtype.name not in HELD or (is_real(item.dtype) and item.dtype.name not in HELD):
-            raise call.unsupported(f"{item.dtype} to {dtype}", ", ".join(HELD))
+            reason = f"node {call.node.name!r} (Cast) from {item.dtype} to {dtype}"
+            raise NeedsValue(item.value, f"{reason} needs the numbers")
         return Tensor(item.value, dtype)
     if dtype == BOOL:
         return Tensor(m("ne", item.value, 0.0), dtype)
@@ -105,6 +107,23 @@ def _cast(call: Call, dtype: DType) -> Any:
         reason = f"node {call.node.name!r} (Cast) from {item.dtype} to {dtype} needs the numbers"
         raise NeedsValue(item.value, reason)
     return Tensor(item.value, dtype, item.exact)
+
+
+def _cast_known(call: Call, array: Array, dtype: DType) -> Array:
+    """By the onnx package for dtypes of 8 bits, which round and saturate in their own ways."""
+    if not is_real(dtype) or dtype.name in HELD or array.dtype.kind == "O":
+        return cast_array(array, dtype)
+    from onnx import numpy_helper
+
+    saturate = bool(call.integer("saturate", 1))
+    if dtype.name == "float8_e8m0fnu":
+        mode = call.text("round_mode", "up")
+        return np.asarray(numpy_helper.to_float8e8m0(array.astype(np.float32), saturate, mode))
+    with np.errstate(all="ignore"):
+        plain = array.astype(np.float32)
+        if saturate and dtype.itemsize == 1 and "float8" in dtype.name:
+            return np.asarray(numpy_helper.saturate_cast(plain, dtype))
+        return np.asarray(plain.astype(dtype))
 
 
 def _contains(wide: DType, narrow: DType) -> bool:

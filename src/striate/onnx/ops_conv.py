@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 import striate.functional as F
-from striate.arith.padding import dilated
+from striate.arith.padding import Sides, dilated
 from striate.errors import FormatError
+from striate.graph import Value
+from striate.graph.ops.axismap import AxisMap, Pad1d
 from striate.onnx.handling import Call, Ints, handler
+from striate.onnx.volumes import conv3d, conv_transpose3d
 from striate.onnx.windows import Window, as_plane, check_axes, from_plane, split, window
 
 
@@ -15,10 +20,15 @@ from striate.onnx.windows import Window, as_plane, check_axes, from_plane, split
 def conv(call: Call) -> Any:
     """X (N, C, …), W (M, C / group, …), B (M,): cross-correlation."""
     shape, kernel = call.shape(0), _kernel(call)
-    _, strides, pads, dilations = window(call, shape[2:], kernel).of_plane()
+    plain = window(call, shape[2:], kernel)
     bias = call.symbol(2) if call.given(2) else None
     groups = call.integer("group", 1)
+    if len(shape) == 5:
+        x, w, ways = call.symbol(0), call.symbol(1), plain.of_volume()
+        return conv3d(x, w, bias, ways.strides, plain.pads, ways.dilations, groups)
+    _, strides, pads, dilations = plain.of_plane()
     x, w = as_plane(call.symbol(0)), as_plane(call.symbol(1))
+    x, pads = absorbed(x, pads)
     y = F.conv2d(
         x, w, bias, stride=strides, padding=pads, dilation=dilations, groups=groups
     )  # fmt: skip
@@ -58,6 +68,8 @@ def conv_transpose(call: Call) -> Any:
             pads.append(split(max(0, total), call.text("auto_pad", "NOTSET")))
             blank[i] = max(0, -total)
         plain = Window(kernel, plain.strides, tuple(pads), plain.dilations)
+    if axes == 3:
+        return _volume(call, plain, more, blank)
     _, strides, sides, dilations = plain.of_plane()
     y = F.conv_transpose2d(
         as_plane(call.symbol(0)),
@@ -73,6 +85,37 @@ def conv_transpose(call: Call) -> Any:
     if call.given(2):
         y = y + call.symbol(2).reshape(1, -1, 1, 1)
     return from_plane(y, len(shape))
+
+
+def _volume(call: Call, plain: Window, more: Ints, blank: list[int]) -> Value:
+    """A transposed convolution of images with three axes."""
+    if any(blank):
+        raise call.unsupported("an output_shape beyond the kernel's reach", "a smaller one")
+    bias = call.symbol(2) if call.given(2) else None
+    ways, extra = plain.of_volume(), (more[0], more[1], more[2])
+    groups = call.integer("group", 1)
+    return conv_transpose3d(
+        call.symbol(0),
+        call.symbol(1),
+        bias,
+        ways.strides,
+        plain.pads,
+        extra,
+        ways.dilations,
+        groups,
+    )
+
+
+def absorbed(x: Value, pads: Sides) -> tuple[Value, Sides]:
+    """An image before it was padded with zeros, and all of its padding: it is the convolution's."""
+    sides = list(pads)
+    while isinstance(x.node.op, AxisMap) and isinstance(x.node.op.rule, Pad1d):
+        rule, i = x.node.op.rule, x.node.op.axis - 2
+        if rule.mode != "zeros" or min(rule.begin, rule.end) < 0:
+            break
+        sides[i] = (sides[i][0] + rule.begin, sides[i][1] + rule.end)
+        (x,) = x.node.inputs
+    return x, (sides[0], sides[1])
 
 
 def _wanted(call: Call, size: Ints, plain: Window) -> Ints | None:
@@ -102,3 +145,11 @@ def gemm(call: Call) -> Any:
         return y
     c = call.operand(2, y.ndim)
     return y + (c if beta == 1 else c * beta)
+
+
+@handler("MatMul")
+def matmul(call: Call) -> Any:
+    """The product of matrices, or of stacks of them, as NumPy's matmul."""
+    if call.all_known:
+        return np.matmul(call.array(0), call.array(1))
+    return F.matmul(call.symbol(0), call.symbol(1))

@@ -1,4 +1,4 @@
-"""Batch normalisation and dropout."""
+"""Normalisation and dropout."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import numpy as np
 import striate.functional as F
 from striate.errors import ShapeError
 from striate.graph import Param, Value, current_trace
+from striate.graph.ops.axismap import AveragePool1d
 from striate.graph.ops.eltwise import m
 from striate.graph.ops.leaf import ParamLeaf
 from striate.graph.ops.norm import BatchNorm
+from striate.graph.ops.shape import normalise_axis
+from striate.onnx.axes import along
 from striate.onnx.handling import Call, handler
 from striate.onnx.value import BOOL, Array
 
@@ -110,3 +113,64 @@ def dropout(call: Call) -> Any:
     kept: Array = np.ones(x.shape, BOOL)
     # Until opset 9 the mask has the type of x.
     return y, kept if call.opset >= 10 else kept.astype(x.dtype)
+
+
+# ---------------------------------------------------------------------------- within one image
+
+
+def _standardised(x: Value, axes: tuple[int, ...], eps: float) -> tuple[Value, Value, Value]:
+    """(x - mean) / sqrt(var + eps) over axes, with the mean and 1 / sqrt(var + eps) themselves."""
+    mean = x.mean(axes, keepdims=True)
+    apart = x - mean
+    inverse = m("rsqrt", (apart * apart).mean(axes, keepdims=True) + eps)
+    return apart * inverse, mean, inverse
+
+
+@handler("InstanceNormalization", since=6)
+def instance_normalization(call: Call) -> Any:
+    """By the statistics of each plane; scale and B are (C,)."""
+    x = call.symbol(0)
+    y, _, _ = _standardised(x, tuple(range(2, x.ndim)), call.real("epsilon", EPSILON))
+    return _scaled(y, call.symbol(1), call.symbol(2))
+
+
+def _scaled(y: Value, scale: Value, bias: Value) -> Value:
+    """Factors for each channel, axis 1."""
+    column = (-1,) + (1,) * (y.ndim - 2)
+    return y * scale.reshape(column) + bias.reshape(column)
+
+
+@handler("GroupNormalization", since=18)
+def group_normalization(call: Call) -> Any:
+    """By the statistics of each group of channels; scale and bias: (C,), in opset 18 (groups,)."""
+    x, groups = call.symbol(0), call.integer("num_groups")
+    n, c, rest = x.shape[0], x.shape[1], x.shape[2:]
+    if c % groups:
+        raise ShapeError(f"GroupNormalization: {c} channels do not divide into {groups} groups")
+    grouped = x.reshape(n, groups, c // groups, *rest)
+    y, _, _ = _standardised(grouped, tuple(range(2, grouped.ndim)), call.real("epsilon", EPSILON))
+    scale, bias = call.symbol(1), call.symbol(2)
+    if call.opset < 21:
+        return _scaled(y, scale, bias).reshape(x.shape)
+    return _scaled(y.reshape(x.shape), scale, bias)
+
+
+@handler("LayerNormalization", since=17)
+def layer_normalization(call: Call) -> Any:
+    """By the statistics of all axes from `axis` on; also gives them: Y, Mean, InvStdDev."""
+    x = call.symbol(0)
+    first = normalise_axis(call.integer("axis", -1), x.ndim)
+    axes = tuple(range(first, x.ndim))
+    y, mean, inverse = _standardised(x, axes, call.real("epsilon", EPSILON))
+    y = y * call.symbol(1)
+    return y + call.symbol(2) if call.given(2) else y, mean, inverse
+
+
+@handler("LRN")
+def local_response_normalization(call: Call) -> Any:
+    """x / (bias + alpha / size · Σ x²)^beta over `size` neighbouring channels."""
+    x, size = call.symbol(0), call.integer("size")
+    sides = ((size - 1) // 2, size // 2)
+    window = AveragePool1d(x.shape[1], size, 1, sides, divisor=1)
+    total = along(x * x, 1, window) * (call.real("alpha", 1e-4) / size)
+    return x / (total + call.real("bias", 1.0)) ** call.real("beta", 0.75)

@@ -14,8 +14,10 @@ from striate.graph import Value
 from striate.graph.ops.axismap import AveragePool1d, AxisMap, Take1d
 from striate.graph.ops.eltwise import m
 from striate.graph.ops.pool import MaxPool, MaxPoolGrad, MaxPoolIndices
+from striate.onnx.axes import along
 from striate.onnx.handling import Call, handler
 from striate.onnx.value import INT64, Array, NeedsValue, Tensor
+from striate.onnx.volumes import max_pool3d
 from striate.onnx.windows import Window, as_plane, check_axes, from_plane, window
 
 
@@ -31,10 +33,15 @@ def _window(call: Call) -> Window:
 @handler("MaxPool")
 def max_pool(call: Call) -> Any:
     """The largest element of each window, and its index in X as one flat array over N, C, H, W."""
-    shape = call.shape(0)
-    kernel, strides, pads, dilations = _window(call).of_plane()
-    x = as_plane(call.symbol(0, integers=True))
+    shape, plain = call.shape(0), _window(call)
     ceil = bool(call.integer("ceil_mode", 0))
+    if len(shape) == 5:
+        if len(call.node.outputs) > 1:
+            raise call.unsupported("indices of images with three axes", "the first output")
+        ways, x = plain.of_volume(), call.symbol(0, integers=True)
+        return max_pool3d(x, ways.kernel, ways.strides, plain.pads, ways.dilations, ceil)
+    kernel, strides, pads, dilations = plain.of_plane()
+    x = as_plane(call.symbol(0, integers=True))
     rows, cols = (
         pool.windows(x.shape[i + 2], kernel[i], strides[i], pads[i], dilations[i], ceil)
         for i in (0, 1)
@@ -121,11 +128,31 @@ def _sums(call: Call, x: Value, divisor: int | None, include: bool = True) -> Va
     return x
 
 
+def _volume(call: Call, x: Value, divisor: int | None, include: bool = True) -> Value:
+    """The same of images with three axes, one after the other."""
+    plain, ceil = _window(call), bool(call.integer("ceil_mode", 0))
+    for i, size in enumerate(x.shape[2:]):
+        rule = AveragePool1d(
+            size,
+            plain.kernel[i],
+            plain.strides[i],
+            plain.pads[i],
+            ceil,
+            include,
+            divisor,
+            plain.dilations[i],
+        )
+        x = along(x, i + 2, rule)
+    return x
+
+
 @handler("AveragePool")
 def average_pool(call: Call) -> Any:
     """Mean of each window, of its elements inside the image or, if so asked, its padding too."""
     x = call.symbol(0)
     include = bool(call.integer("count_include_pad", 0))
+    if x.ndim == 5:
+        return _volume(call, x, None, include)
     return from_plane(_sums(call, as_plane(x), None, include), x.ndim)
 
 
@@ -134,6 +161,8 @@ def lp_pool(call: Call) -> Any:
     """(Σ |x|^p)^(1/p) of each window."""
     x = call.symbol(0)
     p = call.real("p", 2)
+    if x.ndim == 5:
+        return _root(_volume(call, _power(x, p), 1), p)
     return from_plane(_root(_sums(call, as_plane(_power(x, p)), 1), p), x.ndim)
 
 

@@ -117,33 +117,3 @@ def max_pool3d(
         columns, (kernel[0], 1), (stride[0], 1), (padding[0], (0, 0)), (dilation[0], 1), ceil_mode
     )
     return z.reshape(n, c, -1, *y.shape[2:])
-
-
-def avg_pool3d(
-    x: Value,
-    kernel: Triple,
-    stride: Triple,
-    padding: Sides,
-    ceil_mode: bool,
-    count_include_pad: bool,
-) -> Value:
-    """Means of windows, planes first: the number of elements is a product of those of the axes."""
-    n, c, depth = x.shape[:3]
-    y = F.avg_pool2d(
-        x.reshape(n, c * depth, *x.shape[3:]),
-        kernel[1:],
-        stride[1:],
-        tuple(padding[1:]),
-        ceil_mode,
-        count_include_pad,
-    )
-    columns = y.reshape(n * c, 1, depth, -1)
-    z: Value = F.avg_pool2d(
-        columns,
-        (kernel[0], 1),
-        (stride[0], 1),
-        (padding[0], (0, 0)),
-        ceil_mode,
-        count_include_pad,
-    )
-    return z.reshape(n, c, -1, *y.shape[2:])

@@ -1,11 +1,13 @@
 """The geometry that convolutions and poolings share: pads, strides, dilations of every axis.
 
-Images with one axis are images of one row, so that everything below is two-dimensional.
+Images with one axis are images of one row, so that everything below is two-dimensional; those with
+three axes go through `volumes`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from striate.arith.padding import Pair, Sides, dilated
 from striate.errors import FormatError, ShapeError
@@ -33,6 +35,23 @@ class Window:
         pads = ((0, 0),) * rows + self.pads
         return _two(kernel), _two(strides), (pads[0], pads[1]), _two(dilations)
 
+    def of_volume(self) -> Volume:
+        """Kernel, strides and dilations of an image with three axes."""
+        return Volume(_three(self.kernel), _three(self.strides), _three(self.dilations))
+
+
+class Volume(NamedTuple):
+    """A window of three axes."""
+
+    kernel: tuple[int, int, int]
+    strides: tuple[int, int, int]
+    dilations: tuple[int, int, int]
+
+
+def _three(numbers: Ints) -> tuple[int, int, int]:
+    a, b, c = numbers
+    return a, b, c
+
 
 def _two(numbers: Ints) -> Pair:
     a, b = numbers
@@ -40,11 +59,11 @@ def _two(numbers: Ints) -> Pair:
 
 
 def check_axes(call: Call, shape: Ints) -> None:
-    """Raise ShapeError or UnsupportedError unless an image has one or two axes."""
+    """Raise ShapeError or UnsupportedError unless an image has one, two or three axes."""
     if len(shape) < 3:
         raise ShapeError(f"{call.node.op} takes images (N, C, …), got shape {shape}")
-    if len(shape) > 4:
-        raise call.unsupported(f"images of shape {shape}", "(N, C, W) and (N, C, H, W)")
+    if len(shape) > 5:
+        raise call.unsupported(f"images of shape {shape}", "one, two or three axes after N and C")
 
 
 def as_plane(x: Value) -> Value:
