@@ -11,10 +11,10 @@ PYTHON ?=
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-oldest bench clean
+.PHONY: help demo check test test-oldest bench onnx-conformance clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
 
 demo: $(RUN) ## train lenet-bn on the built-in sample, evaluate it, predict a few pictures
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
@@ -35,6 +35,9 @@ test-oldest: ## all tests with the oldest releases that pyproject.toml allows
 
 bench: $(BENCH) ## measure speed beside PyTorch, ONNX Runtime, OpenVINO, ncnn and JAX: half an hour
 	@$(BIN)/python -m bench
+
+onnx-conformance: $(DEV) ## run the official cases of ONNX and write their table into docs/onnx.md
+	@$(BIN)/python -m striate.onnx.conformance docs/onnx.md
 
 clean: ## remove the environments and what the tools leave behind; runs/ stays
 	rm -rf .venv .venv-oldest build dist .pytest_cache .mypy_cache .ruff_cache

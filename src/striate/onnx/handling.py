@@ -152,6 +152,10 @@ class Call:
                 raise NeedsValue(item.value, self._reason(f"{item.dtype} numbers of input {i}"))
             return item.value
         if whole and not integers:
+            # Once all integers of the node are known NumPy computes it, if its handler can.
+            for other in self.inputs:
+                if isinstance(other, Tensor) and not is_real(other.dtype):
+                    raise NeedsValue(other.value, self._reason(f"{other.dtype} numbers"))
             raise self.unsupported(f"input {i} of {item.dtype}", "float inputs")
         if whole and item.size and np.abs(item.astype(np.float64)).max() > EXACT:
             raise self.unsupported(f"input {i} with integers above 2^24", "smaller integers")

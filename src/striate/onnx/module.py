@@ -334,15 +334,17 @@ def class_names(metadata: Mapping[str, str]) -> list[str] | None:
 
 def _array(port: Port, x: Any) -> Array:
     """An input array in the declared dtype. Raises ShapeError and DTypeError."""
-    array = x.data if isinstance(x, Param) else np.asarray(x)
     declared = port.dtype
+    if declared is None:
+        raise UnsupportedError(f"input {port.name!r} is no tensor; only tensors are supported")
+    array = x.data if isinstance(x, Param) else np.asarray(x)
     if port.shape is not None and array.ndim != len(port.shape):
         hint = "; add the batch axis with x[None]" if array.ndim + 1 == len(port.shape) else ""
         shape = ", ".join("?" if n is None else str(n) for n in port.shape)
         raise ShapeError(
             f"input {port.name!r} is declared as ({shape}), got an array {array.shape}{hint}"
         )
-    if declared is None or array.dtype == declared or array.dtype.kind in "OUS":
+    if array.dtype == declared or array.dtype.kind in "OUS":
         return array
     if is_whole(declared) and not is_whole(array.dtype):
         raise DTypeError(

@@ -99,7 +99,8 @@ def max_unpool(call: Call) -> Any:
 def _unpool_pooled(call: Call, x: Value, indices: Tensor, wanted: tuple[int, ...]) -> Value:
     """By the indices of a MaxPool of the same graph: dy of its gradient is what is put back."""
     node = indices.value.node
-    node = node if isinstance(node.op, MaxPoolIndices) else node.inputs[0].node
+    if node.inputs and not isinstance(node.op, MaxPoolIndices):
+        node = node.inputs[0].node  # of images with one axis: behind the reshape
     if not isinstance(node.op, MaxPoolIndices):
         raise NeedsValue(indices.value, f"node {call.node.name!r} (MaxUnpool) needs the indices")
     source = node.inputs[0]
@@ -116,31 +117,19 @@ def _unpool_pooled(call: Call, x: Value, indices: Tensor, wanted: tuple[int, ...
 # ---------------------------------------------------------------------------- means and norms
 
 
-def _sums(call: Call, x: Value, divisor: int | None, include: bool = True) -> Value:
-    """Σ of each window of a plane, divided by `divisor`, or else by the elements that it has."""
-    kernel, strides, pads, dilations = _window(call).of_plane()
+def _sums(call: Call, x: Value, win: Window, divisor: int | None, include: bool = True) -> Value:
+    """Σ of each window, divided by `divisor`, or else by the elements that it has."""
     ceil = bool(call.integer("ceil_mode", 0))
-    for i in (0, 1):
-        rule = AveragePool1d(
-            x.shape[i + 2], kernel[i], strides[i], pads[i], ceil, include, divisor, dilations[i]
-        )
-        x = AxisMap(i + 2, rule)(x)
-    return x
-
-
-def _volume(call: Call, x: Value, divisor: int | None, include: bool = True) -> Value:
-    """The same of images with three axes, one after the other."""
-    plain, ceil = _window(call), bool(call.integer("ceil_mode", 0))
     for i, size in enumerate(x.shape[2:]):
         rule = AveragePool1d(
             size,
-            plain.kernel[i],
-            plain.strides[i],
-            plain.pads[i],
+            win.kernel[i],
+            win.strides[i],
+            win.pads[i],
             ceil,
             include,
             divisor,
-            plain.dilations[i],
+            win.dilations[i],
         )
         x = along(x, i + 2, rule)
     return x
@@ -149,21 +138,16 @@ def _volume(call: Call, x: Value, divisor: int | None, include: bool = True) -> 
 @handler("AveragePool")
 def average_pool(call: Call) -> Any:
     """Mean of each window, of its elements inside the image or, if so asked, its padding too."""
-    x = call.symbol(0)
-    include = bool(call.integer("count_include_pad", 0))
-    if x.ndim == 5:
-        return _volume(call, x, None, include)
-    return from_plane(_sums(call, as_plane(x), None, include), x.ndim)
+    x, win = call.symbol(0), _window(call)
+    return _sums(call, x, win, None, bool(call.integer("count_include_pad", 0)))
 
 
 @handler("LpPool")
 def lp_pool(call: Call) -> Any:
     """(Σ |x|^p)^(1/p) of each window."""
-    x = call.symbol(0)
+    x, win = call.symbol(0), _window(call)
     p = call.real("p", 2)
-    if x.ndim == 5:
-        return _root(_volume(call, _power(x, p), 1), p)
-    return from_plane(_root(_sums(call, as_plane(_power(x, p)), 1), p), x.ndim)
+    return _root(_sums(call, _power(x, p), win, 1), p)
 
 
 def _power(x: Value, p: float) -> Value:
