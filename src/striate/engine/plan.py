@@ -28,6 +28,7 @@ from striate.engine.lower.eltwise import add_map
 from striate.engine.memory import arena, overwritable
 from striate.engine.options import DEFAULT, Options
 from striate.engine.order import ordered
+from striate.engine.pool_epilogue import draw_in_pools
 from striate.engine.program import Program, Task
 from striate.engine.recompute import recompute
 from striate.engine.slices import join_channels
@@ -54,6 +55,10 @@ def passes(
     placed = place(graph, machine, lambda _: next(made))
     typecheck(placed.graph)
     shown.append(("laid out", placed))
+    if not changing:
+        placed = draw_in_pools(placed)
+        typecheck(placed.graph)
+        shown.append(("with pools drawn in", placed))
     return shown
 
 
@@ -79,7 +84,7 @@ def plan(
     again = recompute(graph, segments=checkpoint)
     placed = place(fuse(again), machine, chooser)
     if not changing:
-        placed = join_channels(placed)
+        placed = join_channels(draw_in_pools(placed))
     typecheck(placed.graph)
     building = _Building(placed, Lowering(placed.layouts, machine, threads, placed.choices))
     building.lower()

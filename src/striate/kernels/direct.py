@@ -11,11 +11,15 @@ border; so the inner loops know no edges. Copying touches each input once, the p
 2·kh·kw·co times, so the border is as good as free. Inside a unit: output block → row → tiles.
 A row of output pixels is cut into tiles of nearly equal length (29 = 10+10+9), and there is a
 body for each length: any image width runs at the speed of whole tiles and compiles nothing new.
+
+With max pooling in the epilogue `rows` and `cols` count 2×2 windows, y_h and y_w are the size of
+what is pooled, and a tile is the windows of two rows of pixels: the sums of the first row leave
+their maxima on the stack, those of the second are stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +27,10 @@ from striate.arith.machine import Machine
 from striate.ir import vec
 from striate.ir.kernel import I64, PTR, Int, Kernel, Ptr, Unit
 from striate.kernels.border import Border
-from striate.kernels.epilogue import Epilogue, apply_epilogue
+from striate.kernels.epilogue import Epilogue, apply_epilogue, finishing
+from striate.kernels.maxpool import larger
 from striate.kernels.micro import dispatch, multiply_run, zeros
+from striate.kernels.span import store
 from striate.kernels.spec import symbol
 
 # Names of the run-time sizes, in their order in the size table.
@@ -75,7 +81,10 @@ class Direct:
     def __init__(self, spec: DirectConv, k: Kernel) -> None:
         self.spec, self.k = spec, k
         self.block = k.machine.block(spec.co)
-        self.most = k.machine.rows
+        self.window = 2 if spec.epilogue.pool else 1
+        self.most = k.machine.rows // self.window
+        # From one result to the next, in pixels of the input.
+        self.stride = (spec.stride[0] * self.window, spec.stride[1] * self.window)
         self.whole, self.rest = divmod(spec.co, self.block)
         self.blocks = self.whole + (self.rest > 0)
         self.pixel = spec.ci
@@ -103,19 +112,24 @@ class Direct:
     # -- one unit of work -------------------------------------------------------------------------
 
     def _unit(self, n: Int, row_block: Int, group: Int, chunk: Int) -> None:
-        k, spec, s = self.k, self.spec, self.s
+        k, s = self.k, self.s
         first = row_block * s["row_block"]
         last = (first + s["row_block"]).min(s["rows"])
-        top = first * spec.stride[0] - s["pad_top"]
-        height = (last - first - 1) * spec.stride[0] + ((spec.kernel[0] - 1) * spec.dilation[0] + 1)
-        width = (s["cols"] - 1) * spec.stride[1] + ((spec.kernel[1] - 1) * spec.dilation[1] + 1)
+        top = first * self.stride[0] - s["pad_top"]
+        height, width = self._reach(last - first, 0), self._reach(s["cols"], 1)
         x, pitch = self._input(n, group, top, height, width)
         begin = k.int(self.blocks) * chunk // s["chunks"]
         end = k.int(self.blocks) * (chunk + 1) // s["chunks"]
         with k.loop(begin, end) as ob, k.loop(first, last) as row:
-            xr = x.at((row - first) * spec.stride[0] * pitch)
-            yr = (n * s["y_h"] + row * spec.step[0] + s["y_top"]) * s["y_w"] + s["y_left"]
-            self._row(xr, yr * self.channels, group, ob, pitch)
+            self._row(x.at((row - first) * self.stride[0] * pitch), n, row, group, ob, pitch)
+
+    def _reach(self, count: Int, axis: int) -> Int:
+        """Rows or columns of the input under so many results."""
+        spec = self.spec
+        reach = (self.window - 1) * spec.stride[axis] + (spec.kernel[axis] - 1) * spec.dilation[
+            axis
+        ]
+        return (count - 1) * self.stride[axis] + (reach + 1)
 
     def _input(self, n: Int, group: Int, top: Int, height: Int, width: Int) -> tuple[Ptr, Int]:
         """Address and row pitch of the rows that the unit reads: the image, or a bordered copy."""
@@ -150,8 +164,8 @@ class Direct:
             k.select(inside, s["in_w"] * self.pixel, packed_pitch),
         )
 
-    def _row(self, x: Ptr, y: Int, group: Int, ob: Int, pitch: Int) -> None:
-        """One row of output pixels in tiles of nearly equal length."""
+    def _row(self, x: Ptr, n: Int, row: Int, group: Int, ob: Int, pitch: Int) -> None:
+        """One row of output pixels, or of windows, in tiles of nearly equal length."""
         k, spec, s = self.k, self.spec, self.s
         taps = spec.kernel[0] * spec.kernel[1]
         w = k.buffer(W).at(
@@ -163,10 +177,21 @@ class Direct:
         with k.loop(0, tiles) as t:
             j = t * length + t.min(longer)
             count = k.select(t < longer, length + 1, length)
-            xt = x.at(j * spec.stride[1] * self.pixel)
-            yt = y + j * spec.step[1] * self.channels + channel
-            args = (k.function.args[0], xt, w, yt, channel, pitch)
+            xt = x.at(j * self.stride[1] * self.pixel)
+            yt, *before = self._places(n, row, j, channel)
+            args = (k.function.args[0], xt, w, yt, channel, pitch, *before)
             self._tile(ob, count, args)
+
+    def _places(self, n: Int, row: Int, j: Int, channel: Int) -> list[Int]:
+        """Where in y a tile goes; with pooling also where in what is pooled, and its row pitch."""
+        s, spec = self.s, self.spec
+        if self.window == 1:
+            line = (n * s["y_h"] + row * spec.step[0] + s["y_top"]) * s["y_w"] + s["y_left"]
+            return [(line + j * spec.step[1]) * self.channels + channel]
+        y = (n * s["rows"] + row) * s["cols"] + j
+        before = (n * s["y_h"] + row * self.window) * s["y_w"] + j * self.window
+        whole = spec.co * spec.groups
+        return [y * self.channels + channel, before * whole + channel, s["y_w"] * whole]
 
     def _tile(self, ob: Int, count: Int, args: tuple[Any, ...]) -> None:
         k = self.k
@@ -190,18 +215,26 @@ class Direct:
         return [self._body(rows, tail) for rows in range(1, self.most + 1)]
 
     def _body(self, rows: int, tail: bool) -> Any:
-        """tile(buffers, x, w, y offset, channel, pitch) for `rows` output pixels."""
-        spec = self.spec
+        """tile(buffers, x, w, y offset, channel, pitch) for `rows` output pixels or windows.
+
+        With pooling also the offset and row pitch of what is pooled.
+        """
+        spec, pools = self.spec, self.window > 1
         name = f"tile{rows}{'_tail' if tail else ''}"
-        k = self.k.unit.function(name, [PTR, PTR, PTR, I64, I64, I64])
+        k = self.k.unit.function(name, [PTR, PTR, PTR, *[I64] * (5 if pools else 3)])
         x, w = Ptr(k, k.function.args[1]), Ptr(k, k.function.args[2])
-        offset, channel, pitch = (Int(k, a) for a in k.function.args[3:])
+        offset, channel, pitch, *before = (Int(k, a) for a in k.function.args[3:])
         width = self.rest if tail else self.block
         cols = -(-width // k.lanes)
+        lanes_on = vec.mask(k, width % k.lanes) if width % k.lanes else None
+        if pools:
+            target = (offset, channel, *before)
+            self._windows(k, (x, w, pitch), target, rows, cols, lanes_on)
+            k.finish()
+            return k.function
         accs = zeros(k, rows, cols)
         if 0 not in spec.kernel:
             accs = self._taps(k, x, w, accs, rows, cols, pitch)
-        lanes_on = vec.mask(k, width % k.lanes) if width % k.lanes else None
         apply_epilogue(
             k,
             spec.epilogue,
@@ -217,6 +250,43 @@ class Direct:
         )
         k.finish()
         return k.function
+
+    def _windows(
+        self,
+        k: Kernel,
+        source: tuple[Ptr, Ptr, Int],
+        target: Sequence[Int],
+        rows: int,
+        cols: int,
+        lanes_on: Any,
+    ) -> None:
+        """`rows` windows: the maxima of their first row of pixels wait on the stack."""
+        spec, (x, w, pitch), (offset, channel, before, line) = self.spec, source, target
+        y, kept = k.buffer(Y).at(offset), k.stack(rows * cols * k.lanes)
+        for a in range(2):
+            xa = x.at(pitch * (a * spec.stride[0]))
+            accs = self._taps(k, xa, w, zeros(k, 2 * rows, cols), 2 * rows, cols, pitch)
+            finish = finishing(
+                k,
+                spec.epilogue,
+                cols=cols,
+                offset=before + line * a,
+                channel=channel,
+                row_step=spec.co * spec.groups,
+                lanes_on=lanes_on,
+                operands=OPERANDS,
+            )
+            for r in range(rows):
+                for c in range(cols):
+                    place = kept.at((r * cols + c) * k.lanes)
+                    left, right = (finish(accs[i * cols + c], i, c) for i in (2 * r, 2 * r + 1))
+                    most = larger(k, left, vec.load(k, place)) if a else left
+                    most = larger(k, right, most)
+                    if a:
+                        on = lanes_on if c == cols - 1 else None
+                        store(k, most, y.at(r * self.channels + c * k.lanes), on)
+                    else:
+                        vec.store(k, most, place)
 
     def _taps(
         self, k: Kernel, x: Ptr, w: Ptr, accs: list[Any], rows: int, cols: int, pitch: Int

@@ -6,12 +6,15 @@ channel ("channel"), a value for each output element ("full") or one number ("sc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from striate.arith.expr import Expr
 from striate.ir import vec
 from striate.ir.kernel import Int, Kernel
+from striate.kernels.span import load as load_lanes
+from striate.kernels.span import store
 
 
 @dataclass(frozen=True)
@@ -19,12 +22,14 @@ class Epilogue:
     """`expr` on the accumulator and `operands`; None leaves the accumulator as it is.
 
     `pitch` counts the elements from one pixel of the result to the next; 0: as many as it has
-    channels. A "full" operand lies in memory as the result does.
+    channels. A "full" operand lies in memory as the result does. With `pool` the largest value of
+    each whole 2×2 window is stored instead of all; a "full" operand lies as all would.
     """
 
     expr: Expr | None = None
     operands: tuple[str, ...] = ()
     pitch: int = 0
+    pool: bool = False
 
     def pixel(self, channels: int) -> int:
         """Elements from one pixel to the next of a result with so many channels."""
@@ -53,14 +58,43 @@ def apply_epilogue(
     `lanes_on` masks the last vector of each row (None: all lanes). `y` and `operands` are slots
     of the buffer table.
     """
+    assert not epilogue.pool, "a kernel that pools stores by itself"
     out = k.buffer(y).at(offset)
+    finish = finishing(
+        k,
+        epilogue,
+        cols=cols,
+        offset=offset,
+        channel=channel,
+        row_step=row_step,
+        lanes_on=lanes_on,
+        operands=operands,
+    )
+    for r in range(rows):
+        for c in range(cols):
+            value = finish(accs[r * cols + c], r, c)
+            store(k, value, out.at(r * row_step + c * k.lanes), lanes_on if c == cols - 1 else None)
+
+
+def finishing(
+    k: Kernel,
+    epilogue: Epilogue,
+    *,
+    cols: int,
+    offset: Int,
+    channel: Int,
+    row_step: int,
+    lanes_on: Any,
+    operands: int,
+) -> Callable[[Any, int, int], Any]:
+    """What makes of the accumulator of row r, vector c its final value, as `apply_epilogue` says.
+
+    `offset` is where "full" operands lie.
+    """
     slots = [k.buffer(operands + i) for i in range(len(epilogue.operands))]
 
-    def masked(c: int) -> Any:
-        return lanes_on if c == cols - 1 else None
-
     def load(p: Any, c: int) -> Any:
-        return vec.load(k, p) if masked(c) is None else vec.load_masked(k, p, masked(c))
+        return load_lanes(k, p, lanes_on if c == cols - 1 else None)
 
     fixed: dict[tuple[int, int], Any] = {}
     for i, kind in enumerate(epilogue.operands):
@@ -69,22 +103,19 @@ def apply_epilogue(
                 fixed[i, c] = load(slots[i].at(channel).at(c * k.lanes), c)
             elif kind == "scalar":
                 fixed[i, c] = vec.broadcast(k, slots[i])
-    for r in range(rows):
-        for c in range(cols):
-            value = accs[r * cols + c]
-            if epilogue.expr is not None:
-                values = [value]
-                for i, kind in enumerate(epilogue.operands):
-                    if kind == "full":
-                        values.append(load(slots[i].at(offset).at(r * row_step + c * k.lanes), c))
-                    else:
-                        values.append(fixed[i, c])
-                value = _emit(k, epilogue.expr, values)
-            target = out.at(r * row_step + c * k.lanes)
-            if masked(c) is None:
-                vec.store(k, value, target)
+
+    def finish(value: Any, r: int, c: int) -> Any:
+        if epilogue.expr is None:
+            return value
+        values = [value]
+        for i, kind in enumerate(epilogue.operands):
+            if kind == "full":
+                values.append(load(slots[i].at(offset).at(r * row_step + c * k.lanes), c))
             else:
-                vec.store_masked(k, value, target, masked(c))
+                values.append(fixed[i, c])
+        return _emit(k, epilogue.expr, values)
+
+    return finish
 
 
 def _emit(k: Kernel, expr: Expr, values: list[Any]) -> Any:

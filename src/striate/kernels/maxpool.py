@@ -234,11 +234,15 @@ def _max(window: Window, image: Ptr, channels: Int, lanes_on: Any) -> Any:
     k = window.k
 
     def visit(pixel: Int, _: int, values: list[Any]) -> list[Any]:
-        v = load(k, image.at(pixel * channels), lanes_on)
-        greater = k.b.select(k.b.fcmp_ordered(">", v, values[0]), v, values[0])
-        return [k.b.select(k.b.fcmp_unordered("uno", v, v), v, greater)]
+        return [larger(k, load(k, image.at(pixel * channels), lanes_on), values[0])]
 
     return window.over([vec.constant(k, float("-inf"))], visit)[0]
+
+
+def larger(k: Kernel, v: Any, m: Any) -> Any:
+    """v where it takes over from the maximum m, else m."""
+    greater = k.b.select(k.b.fcmp_ordered(">", v, m), v, m)
+    return k.b.select(k.b.fcmp_unordered("uno", v, v), v, greater)
 
 
 def _index_of_max(window: Window, image: Ptr, channels: Int, lanes_on: Any) -> Any:

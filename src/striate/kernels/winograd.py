@@ -18,21 +18,28 @@ A unit of work is (block of tiles, share of the output blocks). Inside: the patc
 to V, which stays in L2; then for each output block the products go to M and M is transformed
 back with the epilogue. Tiles are numbered through all images of the batch, so small images fill
 whole blocks. A patch that leaves the image is copied with its zero border first.
+
+With max pooling in the epilogue a tile of 4×4 or 2×2 outputs holds whole 2×2 windows. Their maxima
+are taken in registers, and only those are stored; rows and columns that no window has are left out.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 from striate.arith.cook_toom import Filtering
 from striate.arith.machine import Machine
 from striate.ir import vec
 from striate.ir.kernel import I64, PTR, Int, Kernel, Ptr, Unit
-from striate.kernels.epilogue import Epilogue, apply_epilogue
+from striate.kernels.epilogue import Epilogue, apply_epilogue, finishing
 from striate.kernels.linear import combine
+from striate.kernels.maxpool import larger
 from striate.kernels.micro import LINE, dispatch, multiply_run, zeros
 from striate.kernels.patches import Grid, Patches, pitch_of, step_of
+from striate.kernels.span import store
 from striate.kernels.spec import symbol
 
 SIZES = ("n", "in_h", "in_w", "rows", "cols", "pad_top", "pad_left", "block", "chunks", "scratch")
@@ -62,6 +69,20 @@ class Winograd:
         return unit.text()
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a vector of a tile's outputs goes: element of y, and elements from row to row.
+
+    `before` says the same of the map that is pooled, along which "full" operands lie.
+    """
+
+    offset: Int
+    pitch: Int
+    channel: Int
+    on: Any
+    before: tuple[Int, ...]
+
+
 class _Build:
     def __init__(self, spec: Winograd, k: Kernel) -> None:
         self.spec, self.k = spec, k
@@ -75,6 +96,7 @@ class _Build:
         self.back_matrix = spec.filtering.transforms.a
         self.apart = spec.filtering.dilation  # from one output of a tile to the next
         self.pixel = spec.epilogue.pixel(spec.co)
+        self.window = 2 if spec.epilogue.pool else 1
         self.s: dict[str, Int] = {}
 
     def build(self) -> None:
@@ -84,7 +106,9 @@ class _Build:
         self.bodies = [self._body(rows) for rows in range(1, k.machine.rows + 1)]
         tails = [t for t, there in ((False, self.whole), (True, self.rest)) if there]
         self.back = {tail: self._output_function(tail) for tail in tails}
-        self.grid = Grid(s, self.tile, self.spec.filtering.dilation)
+        self.down, self.across = (s[axis] // self.window for axis in ("rows", "cols"))
+        used = {**s, "rows": self.down * self.window, "cols": self.across * self.window}
+        self.grid = Grid(used, self.tile, self.spec.filtering.dilation)
         tiles = self.grid.tiles
         start, stop = k.share(tiles.ceil_div(s["block"]) * s["chunks"])
         with k.loop(start, stop) as unit:
@@ -134,12 +158,11 @@ class _Build:
 
     def _fetch(self, tile: Int, ob: Int) -> None:
         """Ask for the lines that a tile of outputs is stored to, while products are computed."""
-        k, s, pixel = self.k, self.s, self.pixel * self.apart
-        n, row, col = self.grid.place(tile)
-        place = ((n * s["rows"] + row) * s["cols"] + col) * self.pixel + ob * self.width
-        y, line = k.buffer(Y).at(place), s["cols"] * pixel
-        for i in range(self.tile):
-            for j in range(self.tile):
+        k, pixel = self.k, self.pixel * self.apart
+        place = self._element(*self.grid.place(tile)) + ob * self.width
+        y, line = k.buffer(Y).at(place), self.across * pixel
+        for i in range(self.tile // self.window):
+            for j in range(self.tile // self.window):
                 for c in range(0, self.width, LINE):
                     vec.prefetch(k, y.at(line * i).at(j * pixel + c), write=True)
 
@@ -178,21 +201,28 @@ class _Build:
 
     # -- output: Y = Aᵀ m A, epilogue --------------------------------------------------------------
 
+    def _element(self, n: Int, row: Int, col: Int) -> Int:
+        """Where in y the first output of a tile is stored."""
+        down, across = self.down, self.across
+        return ((n * down + row // self.window) * across + col // self.window) * self.pixel
+
     def _store(self, tile: Int, m: Ptr, ob: Int, m_step: Int) -> None:
         k, s = self.k, self.s
         n, row, col = self.grid.place(tile)
         channel = ob * self.width
-        offset = ((n * s["rows"] + row) * s["cols"] + col) * self.pixel + channel
-        args = (
+        args = [
             k.function.args[0],
             m,
             m_step,
-            offset,
+            self._element(n, row, col) + channel,
             channel,
-            s["cols"] * (self.pixel * self.apart),
-            (s["rows"] - row).max(0).ceil_div(self.apart).min(self.tile),
-            (s["cols"] - col).max(0).ceil_div(self.apart).min(self.tile),
-        )
+            self.across * (self.pixel * self.apart),
+            (self.down * self.window - row).max(0).ceil_div(self.apart).min(self.tile),
+            (self.across * self.window - col).max(0).ceil_div(self.apart).min(self.tile),
+        ]
+        if self.window > 1:
+            first = (n * s["rows"] + row) * s["cols"] + col
+            args += [first * self.spec.co + channel, s["cols"] * self.spec.co]
         if len(self.back) == 1:
             k.call(next(iter(self.back.values())), *args)
             return
@@ -203,25 +233,32 @@ class _Build:
                 k.call(self.back[True], *args)
 
     def _output_function(self, tail: bool) -> Any:
-        """back(buffers, m, step, y offset, channel, row pitch, rows there, columns there)."""
+        """back(buffers, m, step, y offset, channel, row pitch, rows there, columns there).
+
+        With pooling also the offset and row pitch of what is pooled.
+        """
         name = "back_tail" if tail else "back"
-        k = self.k.unit.function(name, [PTR, PTR, I64, I64, I64, I64, I64, I64])
+        pools = self.window > 1
+        k = self.k.unit.function(name, [PTR, PTR, *[I64] * (8 if pools else 6)])
         m = Ptr(k, k.function.args[1])
-        step, offset, channel, pitch, rows, cols = (Int(k, a) for a in k.function.args[2:])
+        step, offset, channel, pitch, rows, cols, *full = (Int(k, a) for a in k.function.args[2:])
+        lines = self._windows if pools else self._line
         width = self.rest if tail else self.width
         held = k.stack(self.tile * self.side * k.lanes)
         all_there = k.every(rows >= self.tile, cols >= self.tile)
         for c in range(0, width, k.lanes):
             on = vec.mask(k, width - c) if width - c < k.lanes else None
+            before = (full[0] + c, full[1]) if pools else ()
+            place = _Place(offset + c, pitch, channel + c, on, before)
             self._columns(k, m.at(c), step, held)
             with k.either(all_there) as (whole, edge):
                 with whole:
-                    for i in range(self.tile):
-                        self._line(k, held, i, offset + c, channel + c, pitch, on, None)
+                    for i in range(0, self.tile, self.window):
+                        lines(k, held, i, place, None)
                 with edge:
-                    for i in range(self.tile):
+                    for i in range(0, self.tile, self.window):
                         with k.when(rows > i):
-                            self._line(k, held, i, offset + c, channel + c, pitch, on, cols)
+                            lines(k, held, i, place, cols)
         k.finish()
         return k.function
 
@@ -232,43 +269,53 @@ class _Build:
             for i, value in enumerate(combine(k, self.back_matrix, column)):
                 vec.store(k, value, held.at((i * side + j) * k.lanes))
 
-    def _line(
-        self,
-        k: Kernel,
-        held: Ptr,
-        i: int,
-        offset: Int,
-        channel: Int,
-        pitch: Int,
-        on: Any,
-        cols: Int | None,
-    ) -> None:
-        """Row i of the tile: all its pixels, or as many as `cols` says."""
+    def _row(self, k: Kernel, held: Ptr, i: int) -> list[Any]:
+        """The outputs in row i of the tile."""
         side = self.side
         line = [vec.load(k, held.at((i * side + j) * k.lanes)) for j in range(side)]
-        for j, value in enumerate(combine(k, self.back_matrix, line)):
-            place = offset + pitch * i + j * (self.pixel * self.apart)
+        return combine(k, self.back_matrix, line)
 
-            def put(value: Any = value, place: Int = place) -> None:
+    def _line(self, k: Kernel, held: Ptr, i: int, place: _Place, cols: Int | None) -> None:
+        """Row i of the tile: all its pixels, or as many as `cols` says."""
+        for j, value in enumerate(self._row(k, held, i)):
+            with nullcontext() if cols is None else k.when(cols > j):
                 apply_epilogue(
                     k,
                     self.spec.epilogue,
                     [value],
                     rows=1,
                     cols=1,
-                    offset=place,
-                    channel=channel,
+                    offset=place.offset + place.pitch * i + j * (self.pixel * self.apart),
+                    channel=place.channel,
                     row_step=0,
-                    lanes_on=on,
+                    lanes_on=place.on,
                     y=Y,
                     operands=OPERANDS,
                 )
 
-            if cols is None:
-                put()
-            else:
-                with k.when(cols > j):
-                    put()
+    def _windows(self, k: Kernel, held: Ptr, i: int, place: _Place, cols: Int | None) -> None:
+        """The windows of rows i and i + 1: all of them, or those in as many columns as `cols`."""
+        offset, pitch = place.before
+        rows = [self._row(k, held, i + a) for a in range(2)]
+        finish = [
+            finishing(
+                k,
+                self.spec.epilogue,
+                cols=1,
+                offset=offset + pitch * (i + a),
+                channel=place.channel,
+                row_step=self.spec.co,
+                lanes_on=place.on,
+                operands=OPERANDS,
+            )
+            for a in range(2)
+        ]
+        for j in range(0, self.tile, 2):
+            with nullcontext() if cols is None else k.when(cols > j):
+                values = [finish[a](rows[a][b], b, 0) for a in range(2) for b in (j, j + 1)]
+                most = reduce(lambda m, v: larger(k, v, m), values)
+                at = place.offset + place.pitch * (i // 2) + j // 2 * self.pixel
+                store(k, most, k.buffer(Y).at(at), place.on)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from striate.kernels.spec import KernelSpec
 # Kernels may read nothing past a row, but vectors are stored whole into scratch rows.
 SCRATCH_FILL = 64
 GOOD_BALANCE = 0.9
+POOLED = ", max pool 2×2"  # ends the label of a convolution that pools
 
 
 class Lowering:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from striate.arith.conv import ConvShape
 from striate.arith.expr import Expr
-from striate.arith.layout import GroupedWeights, WinogradWeights, pitch_of
-from striate.engine.layout import conv_shape
+from striate.arith.layout import GroupedWeights, Layout, PackedWeights, WinogradWeights, pitch_of
+from striate.engine.layout import conv_of, conv_shape
 from striate.engine.lower.context import Lowering
 from striate.engine.lower.direct import forward as direct_forward
 from striate.engine.lower.direct import input_gradient as direct_input_gradient
@@ -45,6 +45,7 @@ def lower_conv(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequen
         prologue = replace(prologue, expr=op.before, operands=op.before_operands)
         if op.expr != Expr.identity():
             epilogue = replace(epilogue, expr=op.expr, operands=op.operands)
+        epilogue = replace(epilogue, pool=op.pool)
         op = op.conv
     assert isinstance(op, (Conv2d, ConvInputGrad))
     shape = conv_shape(op, node)
@@ -61,3 +62,17 @@ def lower_conv(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequen
         direct_forward(low, slots, shape, epilogue)
     else:
         direct_input_gradient(low, slots, shape, epilogue)
+
+
+def can_pool(node: Node, weights: Layout) -> bool:
+    """Whether the kernel of a forward convolution can store 2×2 maxima instead of its outputs.
+
+    That of Winograd's method can where its tiles hold whole windows, the direct one always.
+    """
+    op = conv_of(node)
+    if not isinstance(op, Conv2d):
+        return False
+    if isinstance(weights, WinogradWeights):
+        return weights.filtering.tile % 2 == 0 and weights.filtering.dilation == 1
+    product = is_matrix_product(conv_shape(op, node), forward=True)
+    return isinstance(weights, PackedWeights) and not product

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from striate.arith.conv import ConvShape
-from striate.engine.lower.context import GOOD_BALANCE, SCRATCH_FILL, Lowering, balanced
+from striate.engine.lower.context import GOOD_BALANCE, POOLED, SCRATCH_FILL, Lowering, balanced
 from striate.kernels.direct import DirectConv
 from striate.kernels.epilogue import Epilogue
 
@@ -15,13 +15,14 @@ def forward(low: Lowering, slots: list[int], shape: ConvShape, epilogue: Epilogu
         ci, co, shape.groups, (shape.kh, shape.kw), shape.stride, shape.dilation, (1, 1), epilogue
     )
     out = (shape.out_h, shape.out_w)
+    windows = (out[0] // 2, out[1] // 2)
     _direct(
         low,
         slots,
         spec,
         shape.n,
         (shape.h, shape.w),
-        out,
+        windows if epilogue.pool else out,
         (shape.padding[0][0], shape.padding[1][0]),
         out,
         (0, 0),
@@ -74,12 +75,18 @@ def _direct(
     offset: tuple[int, int],
     weights: int,
 ) -> None:
-    """`image`: size of the input; `rows`: size of what is computed; `whole`: of the output."""
-    width = (rows[1] - 1) * spec.stride[1] + (spec.kernel[1] - 1) * spec.dilation[1] + 1
+    """`image`: size of the input; `rows`: size of what is computed; `whole`: of the output.
+
+    With pooling `rows` counts windows, and `whole` is the size of what is pooled.
+    """
+    pixels = 2 if spec.epilogue.pool else 1
+
+    def reach(count: int, axis: int) -> int:
+        steps = (count * pixels - 1) * spec.stride[axis]
+        return max(0, steps + (spec.kernel[axis] - 1) * spec.dilation[axis] + 1)
 
     def scratch_of(block: int) -> int:
-        height = (block - 1) * spec.stride[0] + (spec.kernel[0] - 1) * spec.dilation[0] + 1
-        return max(0, height) * max(0, width) * spec.ci + SCRATCH_FILL
+        return reach(block, 0) * reach(rows[1], 1) * spec.ci + SCRATCH_FILL
 
     blocks = -(-spec.co // low.machine.block(spec.co))
     row_block, chunks = choose_rows(
@@ -93,6 +100,7 @@ def _direct(
     sizes = (n, *image, *rows, *padding, *whole, *offset, row_block, chunks, weights, scratch)
     kernel = "×".join(map(str, spec.kernel))
     label = f"conv {kernel} {spec.ci}→{spec.co}" + (f" groups={spec.groups}" * (spec.groups > 1))
+    label += POOLED * spec.epilogue.pool
     low.step(spec, slots, sizes, writes=[slots[2]], label=label, scratch=scratch)
 
 

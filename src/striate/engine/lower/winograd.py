@@ -6,7 +6,7 @@ from striate.arith.conv import ConvShape
 from striate.arith.cook_toom import Filtering
 from striate.arith.machine import Machine
 from striate.arith.winograd import FMAS_A_BYTE, TRANSFORM
-from striate.engine.lower.context import Lowering
+from striate.engine.lower.context import POOLED, Lowering
 from striate.kernels.epilogue import Epilogue
 from striate.kernels.winograd import Winograd
 from striate.kernels.winograd import scratch_elements as winograd_scratch
@@ -32,12 +32,13 @@ def winograd(
         ci, co, image, out = co, ci, out, image
         reach = filtering.dilation * (filtering.kernel - 1)
         padding = (reach - padding[0], reach - padding[1])
-    tiles = shape.n * filtering.across(out[0]) * filtering.across(out[1])
+    used = [size - size % 2 if epilogue.pool else size for size in out]
+    tiles = shape.n * filtering.across(used[0]) * filtering.across(used[1])
     block, chunks = choose_tiles(tiles, ci, co, filtering, low.machine, low.threads)
     scratch = winograd_scratch(ci, co, filtering, block, low.machine)
     spec = Winograd(ci, co, filtering, epilogue)
     sizes = (shape.n, *image, *out, *padding, block, chunks, scratch)
-    label = f"winograd {filtering} {ci}→{co}"
+    label = f"winograd {filtering} {ci}→{co}" + POOLED * epilogue.pool
     low.step(spec, slots, sizes, writes=[slots[2]], label=label, scratch=scratch)
 
 

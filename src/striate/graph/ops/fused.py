@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from striate.arith.expr import Expr
+from striate.arith.pool import windows
 from striate.graph.ops.eltwise import Fused
+from striate.graph.ops.pool import MaxPool
 from striate.graph.ops.reduce import Reduce
 from striate.graph.value import Array, Op, TensorType
 
@@ -44,6 +46,8 @@ class FusedConv(Op):
     `operands` says how each further operand lies on the result: "channel", "full" or "scalar".
     With `before` the convolution reads that expression on its first input (input 0) and operands
     of its own, `before_operands`: "channel" or "scalar". They are the last inputs of the node.
+    With `pool` the result is the largest element of each whole 2×2 window, two rows and columns
+    apart; `operands` lie on what it is taken from.
     """
 
     conv: Op
@@ -51,24 +55,33 @@ class FusedConv(Op):
     operands: tuple[str, ...]
     before: Expr | None = None
     before_operands: tuple[str, ...] = ()
+    pool: bool = False
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
-        """The convolution's type."""
-        return self.conv.infer(*inputs[:2])
+        """The convolution's type, or that of its pooled result."""
+        types = self.conv.infer(*inputs[:2])
+        return pool_of(types[0]).infer(*types) if self.pool else types
 
     def numpy(self, *arrays: Array) -> tuple[Array, ...]:
-        """The expression before, the convolution, then the expression."""
+        """The expression before, the convolution, the expression, then the pooling."""
         x, w, *others = arrays
         after = others[: len(self.operands)]
         if self.before is not None:
             ahead = _laid(self.before_operands, others[len(after) :], x.shape)
             (x,) = Fused(self.before).numpy(x, *ahead)
         (y,) = self.conv.numpy(x, w)
-        return Fused(self.expr).numpy(y, *_laid(self.operands, after, y.shape))
+        (y,) = Fused(self.expr).numpy(y, *_laid(self.operands, after, y.shape))
+        return pool_of(TensorType(y.shape)).numpy(y) if self.pool else (y,)
 
     def macs(self, *inputs: TensorType) -> int:
         """Those of the convolution."""
         return self.conv.macs(*inputs[:2])
+
+
+def pool_of(images: TensorType) -> MaxPool:
+    """Max pooling of whole 2×2 windows, two rows and columns apart."""
+    rows, cols = (windows(size, 2, 2, (0, 0)) for size in images.shape[2:])
+    return MaxPool(rows, cols)
 
 
 def _laid(kinds: Sequence[str], arrays: Sequence[Array], shape: tuple[int, ...]) -> list[Array]:
