@@ -147,6 +147,17 @@ def test_geometry(isa, spec):
             np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize(("size", "out"), [((7, 9), (4, 9)), ((1, 1), (1, 1)), ((4, 20), (2, 20))])
+def test_groups_in_place(isa, size, out):
+    """Read between the pixels of the other groups, whatever the units of work."""
+    spec = DirectConv(5, 20, 3, (1, 1), (2, 1), (1, 1), (1, 1), NONE, in_place=True)
+    rng = np.random.default_rng(2)
+    x, w = integers(rng, 2, 15, *size), integers(rng, 60, 5, 1, 1)
+    want = convolution(x, w, out, spec.stride, (0, 0), spec.dilation, spec.groups)
+    for row_block, chunks in [(0, 1), (2, 2)]:
+        np.testing.assert_array_equal(direct(spec, x, w, out, (0, 0), row_block, chunks), want)
+
+
 def test_blocking_does_not_change_the_bits(isa):
     rng = np.random.default_rng(2)
     spec = DirectConv(3, 72, 1, (3, 3), (1, 1), (1, 1), (1, 1), NONE)

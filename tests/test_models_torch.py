@@ -46,17 +46,9 @@ def test_outputs_equal_torchs(torch, name):
     x = images(3, channels=2)
     ours, theirs = pair(torch, name, x, num_classes=7, in_channels=2)
     with torch.no_grad():
-        single = theirs.eval()(torch.from_numpy(x)).numpy()
-        expected = theirs.double()(torch.from_numpy(x).double()).numpy()
+        expected = theirs.eval().double()(torch.from_numpy(x).double()).numpy()
     assert np.ptp(expected, axis=0).max() > 0.01 * np.abs(expected).max()  # it depends on x
-    # How far float32 leads astray depends on the net: PyTorch, which sums directly, says how far.
-    errors = [np.abs(y - expected).max() for y in (ours.eval()(x), single)]
-    assert errors[0] < 3 * errors[1]
-    bound = 1e-4 * np.abs(expected).max()
-    if errors[1] < bound / 2:  # else F(4×4), which errs twice as much, cannot be asked for it
-        assert errors[0] < bound
-    exact = ours.plan(algorithm="winograd-f2")(x)
-    assert np.abs(exact - expected).max() < bound
+    assert np.abs(ours.eval()(x) - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v2"])

@@ -18,7 +18,12 @@ from fractions import Fraction
 
 from striate.arith.cook_toom import Filtering
 from striate.arith.machine import Machine
-from striate.arith.rounding import gradient_amplification, output_amplification, relative_error
+from striate.arith.rounding import (
+    gradient_amplification,
+    output_amplification,
+    partial_sums,
+    relative_error,
+)
 
 # Fewer channels leave the products too short to pay for the transforms.
 LEAST_CHANNELS = 12
@@ -85,7 +90,8 @@ def candidates(
             filtering = Filtering(tile, kernel, stride, dilation)
             cost = _winograd_cost(filtering, images, out, ci, co, machine)
             amplification = output_amplification(filtering.tile, filtering.taps)
-            ways.append(Candidate(filtering.tile, cost, relative_error(depth, amplification)))
+            error = relative_error(depth, amplification, partial_sums(depth))
+            ways.append(Candidate(filtering.tile, cost, error))
     return sorted(ways, key=lambda way: way.cost)
 
 

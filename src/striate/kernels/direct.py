@@ -57,7 +57,11 @@ LONG_ROW = 512  # products of a kernel row; adding it to the total costs less th
 
 @dataclass(frozen=True)
 class DirectConv:
-    """All that shapes the code; `ci` and `co` count one group's channels."""
+    """All that shapes the code; `ci` and `co` count one group's channels.
+
+    `in_place`: a 1×1 kernel without padding reads the pixels of its group where they lie, between
+    those of the other groups.
+    """
 
     ci: int
     co: int
@@ -67,6 +71,7 @@ class DirectConv:
     dilation: tuple[int, int]
     step: tuple[int, int]
     epilogue: Epilogue
+    in_place: bool = False
 
     def emit(self, machine: Machine) -> str:
         """LLVM IR text of the kernel."""
@@ -87,7 +92,7 @@ class Direct:
         self.stride = (spec.stride[0] * self.window, spec.stride[1] * self.window)
         self.whole, self.rest = divmod(spec.co, self.block)
         self.blocks = self.whole + (self.rest > 0)
-        self.pixel = spec.ci
+        self.pixel = spec.ci * (spec.groups if spec.in_place else 1)
         self.channels = spec.epilogue.pixel(spec.co * spec.groups)  # from pixel to pixel of y
         self.s: dict[str, Int] = {}
 
@@ -137,6 +142,9 @@ class Direct:
         x, scratch = k.buffer(X), k.buffer(SCRATCH).at(k.worker * s["scratch"])
         if 0 in spec.kernel:
             return x, k.int(0)
+        if spec.in_place:
+            first = (n * s["in_h"] + top) * s["in_w"]
+            return x.at(first * self.pixel + group * spec.ci), s["in_w"] * self.pixel
         packed_pitch = width * self.pixel
 
         def pack() -> None:

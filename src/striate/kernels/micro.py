@@ -30,7 +30,7 @@ def multiply_run(
     *,
     rows: int,
     cols: int,
-    length: int,
+    length: int | Int,
     row_stride: int,
     block: int,
     ahead: tuple[Ptr, ...] = (),

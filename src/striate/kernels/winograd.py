@@ -32,6 +32,7 @@ from typing import Any
 
 from striate.arith.cook_toom import Filtering
 from striate.arith.machine import Machine
+from striate.arith.rounding import partial_sums
 from striate.ir import vec
 from striate.ir.kernel import I64, PTR, Int, Kernel, Ptr, Unit
 from striate.kernels.epilogue import Epilogue, apply_epilogue, finishing
@@ -178,24 +179,37 @@ class _Build:
         return mine, k.select(tiles > 1, mine, following.at(half))
 
     def _body(self, rows: int) -> Any:
-        """product(v, u, m, ahead, ahead) for `rows` tiles."""
+        """product(v, u, m, ahead, ahead) for `rows` tiles: the first partial sum, then the others.
+
+        The first is computed apart, so that nothing has to be set to zero or read back for it.
+        """
         k = self.k.unit.function(f"product{rows}", [PTR] * 5)
         v, u, m, *ahead = (Ptr(k, a) for a in k.function.args)
         cols = self.width // k.lanes
-        accs = multiply_run(
-            k,
-            v,
-            u,
-            zeros(k, rows, cols),
-            rows=rows,
-            cols=cols,
-            length=self.depth,
-            row_stride=self.pitch,
-            block=self.width,
-            ahead=tuple(ahead),
-        )
-        for i, acc in enumerate(accs):
-            vec.store(k, acc, m.at(i * k.lanes))
+        places = [m.at(i * k.lanes) for i in range(rows * cols)]
+        sums = partial_sums(self.depth)
+
+        def run(start: int | Int, length: int | Int) -> list[Any]:
+            return multiply_run(
+                k,
+                v.at(start),
+                u.at(start * self.width),
+                zeros(k, rows, cols),
+                rows=rows,
+                cols=cols,
+                length=length,
+                row_stride=self.pitch,
+                block=self.width,
+                ahead=tuple(p.at(start * LINE) for p in ahead),
+            )
+
+        for place, value in zip(places, run(0, self.depth // sums), strict=True):
+            vec.store(k, value, place)
+        if sums > 1:
+            with k.loop(1, sums) as i:
+                start, stop = i * self.depth // sums, (i + 1) * self.depth // sums
+                for place, value in zip(places, run(start, stop - start), strict=True):
+                    vec.store(k, k.b.fadd(vec.load(k, place), value), place)
         k.finish()
         return k.function
 

@@ -6,13 +6,22 @@ from striate.arith.conv import ConvShape
 from striate.engine.lower.context import GOOD_BALANCE, POOLED, SCRATCH_FILL, Lowering, balanced
 from striate.kernels.direct import DirectConv
 from striate.kernels.epilogue import Epilogue
+from striate.kernels.gemm import ALIASING_BYTES
 
 
 def forward(low: Lowering, slots: list[int], shape: ConvShape, epilogue: Epilogue) -> None:
     """The forward pass."""
     co, ci = shape.co // shape.groups, shape.ci // shape.groups
     spec = DirectConv(
-        ci, co, shape.groups, (shape.kh, shape.kw), shape.stride, shape.dilation, (1, 1), epilogue
+        ci,
+        co,
+        shape.groups,
+        (shape.kh, shape.kw),
+        shape.stride,
+        shape.dilation,
+        (1, 1),
+        epilogue,
+        _in_place(shape, shape.ci),
     )
     out = (shape.out_h, shape.out_w)
     windows = (out[0] // 2, out[1] // 2)
@@ -46,6 +55,7 @@ def input_gradient(low: Lowering, slots: list[int], shape: ConvShape, epilogue: 
             phase.dilation,
             phase.out_stride,
             epilogue,
+            _in_place(shape, shape.co) and all(taps),
         )
         if all(phase.out_size):
             _direct(
@@ -61,6 +71,15 @@ def input_gradient(low: Lowering, slots: list[int], shape: ConvShape, epilogue: 
                 offset,
             )
         offset += shape.groups * -(-ci // block) * block * len(phase.taps) * co
+
+
+def _in_place(shape: ConvShape, channels: int) -> bool:
+    """Whether groups read their inputs where they lie, in pixels of so many channels.
+
+    Pixels that meet in few sets of L1 are better copied, as in `Gemm`.
+    """
+    bare = (shape.kh, shape.kw) == (1, 1) and shape.padding == ((0, 0), (0, 0))
+    return bare and shape.groups > 1 and channels * 4 % ALIASING_BYTES != 0
 
 
 def _direct(
