@@ -1,5 +1,7 @@
 """Large batches in pieces: the same bits, and only where no image looks at another."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ import striate as st
 import striate.functional as F
 from striate import engine, nn
 from striate.engine import pieces
+from striate.errors import ShapeError
 from striate.nn.tracing import run_on_arrays
 from tests.small_nets import picture
 
@@ -14,15 +17,27 @@ from tests.small_nets import picture
 @pytest.fixture
 def small_cache(monkeypatch):
     """As if L3 held two images of every net."""
+    hold(monkeypatch, 2.5)
 
-    real = pieces.images_at_once
 
-    def images_at_once(graph, program, machine):
+def hold(monkeypatch, images):
+    """Let L3 hold so many images of every net, until the test ends."""
+    real = pieces.cut_of
+
+    def cut_of(graph, program, machine, threads):
         image = program.arena_bytes / graph.inputs[0].shape[0]
-        monkeypatch.setattr(pieces, "SHARE_OF_L3", 2.5 * image / machine.l3_bytes)
-        return real(graph, program, machine)
+        monkeypatch.setattr(pieces, "SHARE_OF_L3", images * image / machine.l3_bytes)
+        return real(graph, program, machine, threads)
 
-    monkeypatch.setattr(pieces, "images_at_once", images_at_once)
+    monkeypatch.setattr(pieces, "cut_of", cut_of)
+
+
+@pytest.fixture(params=[1, 2, 3, 7])
+def threads(request):
+    before = engine.get_num_threads()
+    engine.set_num_threads(request.param)
+    yield request.param
+    engine.set_num_threads(before)
 
 
 class Net(nn.Module):
@@ -49,13 +64,20 @@ def made(net, x):
 
 
 def test_pieces_are_few_and_alike():
-    assert pieces.sizes_of(16, 6) == [6, 5, 5]
-    assert pieces.sizes_of(4, 2) == [2, 2]
-    assert pieces.sizes_of(5, 1) == [1] * 5
+    assert pieces.sizes_of(16, 6) == (6, 5, 5)
+    assert pieces.sizes_of(4, 2) == (2, 2)
+    assert pieces.sizes_of(5, 1) == (1,) * 5
+
+
+def test_threads_take_as_many_pieces_each():
+    assert pieces.sizes_of(16, 6, 2) == (4,) * 4
+    assert pieces.sizes_of(16, 2, 2) == (2,) * 8
+    assert pieces.sizes_of(17, 3, 3) == (3, 3, 3, 3, 3, 2)
+    assert pieces.sizes_of(5, 2, 8) == (1,) * 5
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 8])
-def test_the_same_bits_in_pieces(small_cache, count):
+def test_the_same_bits_in_pieces(small_cache, threads, count):
     net = Net(lambda x: x.mean((2, 3)).flatten(1)).eval()
     x = picture(count, 3, 24, 20)
     run = made(net, x)
@@ -108,6 +130,63 @@ def test_training_and_state_stay_whole(small_cache):
 def test_heavy_weights_are_not_read_again(small_cache):
     net = nn.Sequential(nn.Flatten(), nn.Linear(300, 400), nn.ReLU(), nn.Linear(400, 10)).eval()
     assert isinstance(made(net, picture(16, 3, 10, 10)), engine.Executable)
+
+
+@pytest.mark.parametrize(("rounds", "fewer"), [(6, 0), (5, 0), (6, 1)])
+def test_the_same_bits_dealt_out(monkeypatch, threads, rounds, fewer):
+    count = rounds * threads - fewer
+    hold(monkeypatch, 2.5 * threads)
+    net = Net(lambda x: (x.mean((2, 3)), x)).eval()
+    x, before = picture(count, 3, 24, 20), net.conv.weight.data.copy()
+    run = made(net, x)
+    assert isinstance(run, engine.Pieces)
+    assert bool(run.dealt) == (threads > 1)
+    for factor in (1.0, 2.0):  # new weights are packed anew
+        net.conv.weight.assign(before * np.float32(factor))
+        alone = [net(x[i : i + 1]) for i in range(count)]
+        for got, want in zip(run(x), zip(*alone, strict=True), strict=True):
+            np.testing.assert_array_equal(got, np.concatenate(want))
+
+
+def test_dealt_pieces_meet_another_number_of_threads_and_other_callers(monkeypatch):
+    before = engine.get_num_threads()
+    engine.set_num_threads(2)
+    try:
+        hold(monkeypatch, 4.5)
+        net = Net().eval()
+        x = picture(12, 3, 24, 20)
+        run = made(net, x)
+        assert run.dealt
+        want = run(x)[0]
+        with ThreadPoolExecutor(4) as callers:
+            for got in callers.map(lambda _: run(x)[0], range(12)):
+                np.testing.assert_array_equal(got, want)
+        for count in (1, 3):
+            engine.set_num_threads(count)
+            np.testing.assert_array_equal(run(x)[0], want)
+        with pytest.raises(ShapeError, match="input 0 has shape"):
+            run(x[:5])
+    finally:
+        engine.set_num_threads(before)
+
+
+def test_how_well_pieces_are_dealt_out():
+    assert pieces.dealt_well((2,) * 8, 2) == 1
+    assert pieces.dealt_well((3, 3, 3, 3, 2, 2), 2) == 1
+    assert pieces.dealt_well((2,) * 7 + (1,), 2) == 15 / 18
+    assert pieces.dealt_well((1,) * 15, 2) == 15 / 16
+
+
+def test_pieces_are_not_dealt_out_unevenly(monkeypatch):
+    hold(monkeypatch, 2.5)
+    net = Net().eval()
+    x = picture(3, 3, 24, 20)
+    before = engine.get_num_threads()
+    engine.set_num_threads(2)
+    try:
+        assert not made(net, x).dealt
+    finally:
+        engine.set_num_threads(before)
 
 
 def test_the_peak_is_that_of_a_piece(small_cache):

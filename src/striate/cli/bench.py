@@ -79,6 +79,7 @@ def bench(
         print_json(_facts(model, used, training) | profile.to_dict())
     else:
         pieces = f", {profile.batch} at a time" if profile.batch < batch else ""
+        pieces += " on each thread" if profile.dealt else ""
         click.echo(f"{_title(model, used, batch, training)}{pieces}\n\n{_report(profile)}")
 
 
@@ -173,7 +174,7 @@ def _report(profile: Profile) -> str:
         ],
     )
     whole, limits = profile.whole, profile.limits
-    rate, share = profile.batch / profile.call_seconds, percent(whole.shares["compute"])
+    rate, share = profile.images / profile.call_seconds, percent(whole.shares["compute"])
     machine = f"{limits.gflops:.1f} GFLOP/s, {limits.gbs:.1f} GB/s on {limits.threads} thread(s)"
     lines = [
         f"sum of the steps   {sum_ms:.3f} ms, {percent(sum_ms / whole_ms)} of the whole program",

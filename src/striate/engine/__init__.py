@@ -57,18 +57,28 @@ def build_batch(
     `trace(n)` gives the graph for n images; see `engine.pieces`.
     """
     options = Options(algorithm, max_relative_error, tune)
+    threads = get_num_threads()
     program = _plan(graph, False, options)
-    sizes, graphs = cut(graph, program, machine(), trace)
-    if len(sizes) == 1:
+    cutting, graphs = cut(graph, program, machine(), threads, trace)
+    if len(cutting.sizes) == 1:
         return Executable(program)
-    return Pieces(sizes, {size: Executable(_plan(g, False, options)) for size, g in graphs.items()})
+    own = 1 if cutting.dealt else threads
+    programs = {size: _plan(g, False, options, threads=own) for size, g in graphs.items()}
+    return Pieces(cutting, {n: Executable(p, alone=cutting.dealt) for n, p in programs.items()})
 
 
-def _plan(graph: Graph, training: bool, options: Options, *, checkpoint: bool = False) -> Program:
+def _plan(
+    graph: Graph,
+    training: bool,
+    options: Options,
+    *,
+    checkpoint: bool = False,
+    threads: int | None = None,
+) -> Program:
     return plan(
         graph,
         machine(),
-        get_num_threads(),
+        threads or get_num_threads(),
         training=training,
         options=options,
         timer=timer(graph, machine(), options, training=training or bool(graph.assigns)),
@@ -97,11 +107,14 @@ def footprint(
 
     program = planned(graph)
     whole = footprint_of(program, threads)
-    sizes, graphs = ([], {}) if trace is None else cut(graph, program, machine(), trace)
-    if len(sizes) < 2:
+    if trace is None:
         return whole
-    piece = footprint_of(planned(graphs[sizes[0]]), threads)
-    return piece._replace(inputs=whole.inputs, outputs=whole.outputs)
+    cutting, graphs = cut(graph, program, machine(), threads, trace)
+    if len(cutting.sizes) < 2:
+        return whole
+    piece = footprint_of(planned(graphs[cutting.sizes[0]]), threads)
+    arena = piece.arena * (threads if cutting.dealt else 1)
+    return piece._replace(arena=arena, inputs=whole.inputs, outputs=whole.outputs)
 
 
 def describe(

@@ -19,6 +19,7 @@ from striate.jit.load import address, prepare
 from striate.jit.pool import Pool, get_num_threads, pool
 
 Array = npt.NDArray[np.generic]
+Rows = npt.NDArray[np.int64]
 DTYPES = {"f32": np.float32, "i32": np.int32}
 # What a part should have to do at least, in bytes touched; so many multiply-accumulates take as
 # long as a byte.
@@ -152,7 +153,7 @@ class Executable:
                     self._table.pointers[slots] = array.__array_interface__["data"][0]
             else:
                 self._point(inputs, outputs)
-                self._settle(block, workers)
+                self._settle(block.address, workers)
                 self._fill(self._table)
                 self._at = block.address
             self._walk(self._table, workers)
@@ -166,12 +167,41 @@ class Executable:
         share = max(self._table.scratch, self._constant_table.scratch)
         return self.program.arena_bytes + arena.ALIGNMENT + share * workers.threads
 
-    def _settle(self, block: arena.Block, workers: Pool) -> None:
-        """Give every buffer its address in `block`, and have the constants computed."""
-        self._memory[self._arena_ids] = self._arena_offsets + block.address
-        self._memory[SCRATCH] = block.address + -(-self.program.arena_bytes // 64) * 64
+    def _settle(self, place: int, workers: Pool) -> None:
+        """Give every buffer its address in memory at `place`, and have the constants computed."""
+        self._memory[self._arena_ids] = self._arena_offsets + place
+        self._memory[SCRATCH] = place + -(-self.program.arena_bytes // 64) * 64
         self._at = 0
         self._refresh_constants(workers)
+
+    @property
+    def bytes_alone(self) -> int:
+        """Of a run on one thread: the arena, then its share of scratch."""
+        share = max(self._table.scratch, self._constant_table.scratch)
+        return self.program.arena_bytes + arena.ALIGNMENT + share
+
+    def tables_at(
+        self, places: Sequence[int], workers: Pool
+    ) -> tuple[Rows, Rows, list[npt.NDArray[np.intp]]]:
+        """Tables for runs beside one another, each on one thread in `bytes_alone` at its place.
+
+        Returns: steps (places, steps, words), addresses (places, slots), and for each input and
+        output the slots that hold its address.
+        """
+        table = self._table
+        addresses = np.zeros((len(places), len(table.pointers)), np.int64)
+        for mine, place in zip(addresses, places, strict=True):
+            self.refresh(place, workers)
+            np.take(self._memory, table.buffers, out=mine[: len(table.buffers)])
+        rows = np.repeat(table.rows[None], len(places), 0)
+        moved = addresses.ctypes.data - table.pointers.ctypes.data
+        rows[:, :, 1] += moved + addresses.strides[0] * np.arange(len(places))[:, None]
+        return rows, addresses, self._slots
+
+    def refresh(self, place: int, workers: Pool) -> None:
+        """Have the constants computed, if parameters have changed, in `bytes_alone` at `place`."""
+        with self._lock:
+            self._settle(place, workers)
 
     def step_by_step(self, *arrays: Array) -> tuple[list[Step], Callable[[int, int], None]]:
         """For measuring: the steps, and `run(first, stop)` that runs some of them again.
@@ -184,7 +214,7 @@ class Executable:
         workers = pool()
         block = arena.Block(self._needs(workers))
         self._point(inputs, outputs)
-        self._settle(block, workers)
+        self._settle(block.address, workers)
         self._fill(self._table)
         self._walk(self._table, workers)
         kept = (inputs, outputs, block)
@@ -209,7 +239,7 @@ class Executable:
         block = arena.Block(self._needs(workers))
         with self._lock:
             self._point(inputs, outputs)
-            self._settle(block, workers)
+            self._settle(block.address, workers)
             self._fill(table)
         kept = (self, table, inputs, outputs, block)
         return Stopwatch(table.rows, workers, table.threads, kept)

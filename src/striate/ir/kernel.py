@@ -13,7 +13,7 @@ from typing import Any, Union
 from llvmlite import ir
 
 from striate.arith.machine import Machine
-from striate.ir.types import F32, I1, I8, I32, I64, PTR, VOID
+from striate.ir.types import F32, I1, I8, I32, I64, KERNEL, PTR, VOID
 
 IntLike = Union["Int", int]
 Whole = int  # inside Kernel, `int` is the method
@@ -323,8 +323,7 @@ class Unit:
 
     def kernel(self, name: str) -> Kernel:
         """The one exported function, with the uniform signature."""
-        kind = ir.FunctionType(VOID, [PTR, PTR, I32, I32])
-        return Kernel(self, ir.Function(self.module, kind, name=name))
+        return Kernel(self, ir.Function(self.module, KERNEL, name=name))
 
     def function(self, name: str, args: Sequence[Any]) -> Kernel:
         """An inner function; its arguments are `k.function.args`."""

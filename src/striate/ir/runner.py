@@ -40,7 +40,7 @@ from llvmlite import ir
 
 from striate.arith.machine import Machine
 from striate.ir.kernel import I32, I64, PTR, WORKER_SHIFT, Int, Kernel, Unit
-from striate.ir.types import VOID
+from striate.ir.types import KERNEL, VOID
 
 HAND, FINISHED, ASLEEP, STEPS, COUNT, STEP, MOST_PARTS, THREADS = (
     0,
@@ -121,10 +121,9 @@ class _Build:
         return k.b.gep(steps, [first], source_etype=PTR)
 
     def _call(self, k: Kernel, row: Any, part: Any, parts: Any) -> None:
-        kernel_type = ir.FunctionType(VOID, [PTR, PTR, I32, I32])
         kernel, buffers, sizes = (
             k.b.load(k.b.gep(row, [ir.Constant(I64, j)], source_etype=PTR), typ=kind)
-            for j, kind in enumerate((kernel_type.as_pointer(), PTR, PTR))
+            for j, kind in enumerate((KERNEL.as_pointer(), PTR, PTR))
         )
         k.b.call(kernel, [buffers, sizes, part, parts])
 

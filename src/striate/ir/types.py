@@ -11,3 +11,4 @@ I32 = ir.IntType(32)
 I64 = ir.IntType(64)
 PTR = ir.PointerType()
 VOID = ir.VoidType()
+KERNEL = ir.FunctionType(VOID, [PTR, PTR, I32, I32])  # of every kernel, see Kernel.buffer

@@ -145,8 +145,11 @@ class Profile(NamedTuple):
         steps: what each had to do and how fast it was, in order.
         program_seconds: of a whole run without clocks between the steps.
         call_seconds: of a call from Python, which also makes arrays for the results.
-        limits: of the machine, measured just before and after.
+        limits: of the machine, measured just before and after; if pieces are dealt out to the
+            threads, one thread's share of it, for each piece runs on one.
         batch: images of a run; fewer than were asked for, if a call runs them in pieces.
+        images: of a call.
+        dealt: whether a call deals out pieces to the threads.
     """
 
     steps: list[tuple[Work, Speed]]
@@ -154,6 +157,8 @@ class Profile(NamedTuple):
     call_seconds: float
     limits: Limits
     batch: int
+    images: int
+    dealt: bool = False
 
     @property
     def whole(self) -> Speed:
@@ -190,7 +195,7 @@ class Profile(NamedTuple):
             "sum_seconds": self.sum_seconds,
             "program_seconds": self.program_seconds,
             "call_seconds": self.call_seconds,
-            "images_per_second": self.batch / self.call_seconds,
+            "images_per_second": self.images / self.call_seconds,
             "flops": whole.flops,
             "gflops": whole.gflops,
             "share_of_peak": whole.shares["compute"],
@@ -229,6 +234,7 @@ def profile(
     where the steps of a program cannot be timed.
     """
     wishes: dict[str, Any] = {"algorithm": algorithm, "max_relative_error": max_relative_error}
+    call: engine.Executable | engine.Pieces
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, *shape)).astype(np.float32)
     graph = trace_module(net, [x.shape], training=False).graph
@@ -236,21 +242,25 @@ def profile(
         step = compile_step(net, optimizer=SGD(lr=0.1, momentum=0.9), **wishes)
         step.lr = 0.0
         y = rng.integers(0, graph.outputs[0].shape[1], batch)
-        executable, arrays = step.executable(x, y)
+        call, arrays = step.executable(x, y)
     else:
-        call = _inference(net, graph, wishes)
-        if isinstance(call, engine.Pieces):
-            batch = call.sizes[0]
-        executable = call.programs[batch] if isinstance(call, engine.Pieces) else call
-        arrays = [x[:batch]]
+        arrays, call = [x], _inference(net, graph, wishes)
+    run, dealt = batch, False
+    if isinstance(call, engine.Pieces):
+        run, dealt = call.sizes[0], bool(call.dealt)
+        executable, piece = call.programs[run], [x[:run]]
+    else:
+        executable, piece = call, arrays
     before = limits()
-    times, whole, calls = _measure(executable, arrays, seconds)
+    times, whole, calls = _measure(executable, piece, call, arrays, seconds)
     found = _better(before, limits())
+    if dealt:
+        found = Limits(1, found.gflops / found.threads, found.gbs / found.threads)
     steps = [
         (work, Speed(float(t), work.flops, work.bytes, found))
         for work, t in zip(describe(executable.program), times, strict=True)
     ]
-    return Profile(steps, whole, calls, found, batch)
+    return Profile(steps, whole, calls, found, run, batch, dealt)
 
 
 def _inference(net: Module, graph: Graph, wishes: Any) -> engine.Executable | engine.Pieces:
@@ -264,20 +274,24 @@ def _inference(net: Module, graph: Graph, wishes: Any) -> engine.Executable | en
 
 
 def _measure(
-    executable: engine.Executable, arrays: Sequence[Array], seconds: float
+    executable: engine.Executable,
+    piece: Sequence[Array],
+    call: engine.Executable | engine.Pieces,
+    arrays: Sequence[Array],
+    seconds: float,
 ) -> tuple[Array, float, float]:
-    """Medians: seconds of each step, of a whole run, of a call."""
-    watch = executable.stopwatch(*arrays)
+    """Medians: seconds of each step and of a whole run on a piece, and of a call on all images."""
+    watch = executable.stopwatch(*piece)
     each: list[Array] = []
     whole: list[float] = []
     calls: list[float] = []
-    executable(*arrays)
+    call(*arrays)
     stop = time.perf_counter() + seconds
     while len(each) < FEWEST_ROUNDS or (len(each) < MOST_ROUNDS and time.perf_counter() < stop):
         each.append(watch.each())
         whole.append(watch.whole())
         start = time.perf_counter()
-        executable(*arrays)
+        call(*arrays)
         calls.append(time.perf_counter() - start)
     return np.median(each, 0), float(np.median(whole)), float(np.median(calls))
 
