@@ -42,7 +42,7 @@ def call(spec, buffers, sizes, parts=1):
     """
     for array in buffers:
         assert array.flags.c_contiguous
-        assert array.dtype in {np.dtype(np.float32), np.dtype(np.int32)}
+        assert array.dtype in {np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.uint8)}
     addresses = np.array([array.ctypes.data for array in buffers], dtype=np.uint64)
     table = np.array(sizes, dtype=np.int64)
     kernel = _KERNEL(load.address(spec))

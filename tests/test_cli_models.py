@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from striate import models
+from striate.data import Recipe, read_image
 from striate.io.model import load, save
 from tests.cli_run import cli, make_pictures, trained  # noqa: F401 - fixtures
 
@@ -108,6 +109,21 @@ def test_predict_gives_the_probabilities_of_the_net(cli, trained, model, picture
         given = {top["class"]: top["probability"] for top in prediction["top"]}
         np.testing.assert_allclose([given["across"], given["down"]], row, rtol=1e-5)
         assert prediction["top"][0]["probability"] >= prediction["top"][1]["probability"]
+
+
+def test_predict_gives_the_same_bits_for_pictures_of_8_and_16_bits(cli, model, pictures, tmp_path):
+    """A net makes numbers of bytes itself; other pictures are normalised before."""
+    fine = np.random.default_rng(0).integers(0, 2**16, (8, 8), np.uint16)
+    Image.fromarray(fine).save(tmp_path / "fine.png")
+    files = sorted(pictures.glob("*/*.png"))
+    files.insert(3, tmp_path / "fine.png")
+    net = load(model)
+    recipe = Recipe.from_json(json.dumps(net.meta["recipe"]))
+    scores = net(np.stack([recipe.apply(read_image(file, 1)) for file in files])).astype(float)
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    found = cli("predict", model, *files, "--json").json["predictions"]
+    for row, prediction in zip(weights, found, strict=True):
+        assert prediction["top"][0]["probability"] == row.max() / row.sum()
 
 
 def test_predict_takes_files_folders_patterns_and_standard_input(cli, model, pictures, monkeypatch):

@@ -14,8 +14,9 @@ from striate.engine.program import SCRATCH
 from striate.engine.reference import DTYPES, run_tasks
 from striate.graph import Trace, gradients
 from striate.graph.ops.eltwise import m
+from striate.graph.ops.pixels import NormalisePixels
 from striate.jit.target import machine
-from striate.nn.tracing import symbolic_call
+from striate.nn.tracing import Raw, symbolic_call
 from tests.kernel_call import call
 from tests.random_graphs import graphs, inputs
 
@@ -102,12 +103,13 @@ class Net(nn.Module):
         return self.fc(self.dropout(x.mean((2, 3))))
 
 
-def graph_of(net, shape, *, training):
+def graph_of(net, kind, *, training):
+    """`kind`: the shape of the images, or `Raw` for pictures of bytes."""
     with Trace() as trace:
-        output, _ = symbolic_call(net, trace, [shape], training)
+        output, _ = symbolic_call(net, trace, [kind], training)
         if not training:
             return trace.graph(output)
-        labels = trace.input("labels", shape[:1], "i32")
+        labels = trace.input("labels", output.shape[:1], "i32")
         loss = F.cross_entropy(output, labels)
         params = list(net.parameters())
         for param, slope in zip(params, gradients(loss, params), strict=True):
@@ -132,6 +134,18 @@ def test_training(channels):
     assert graph.assigns
     program = compare(graph, x, labels, training=True)
     assert program.constants == ()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_pictures_of_bytes(training):
+    rng = np.random.default_rng(1)
+    x, labels = rng.integers(0, 256, (4, 12, 11, 3), np.uint8), rng.integers(0, 5, 4)
+    kind = Raw(x.shape, NormalisePixels((0.5, 0.4, 0.3), (0.2, 0.3, 0.1)))
+    graph = graph_of(Net(6), kind, training=training)
+    program = compare(graph, *([x, labels] if training else [x]), training=training)
+    steps = {type(step.spec).__name__ for step in program.steps}
+    assert "LookUpPixels" in steps
+    assert training or "Transpose2d" not in steps
 
 
 class Stem(nn.Module):

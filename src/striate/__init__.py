@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from striate.functional import concat
     from striate.io.model import load, save
     from striate.nn.init import manual_seed
+    from striate.pixels import Pixels
     from striate.report.summary import summary
     from striate.train.history import History
     from striate.train.step import compile_step
@@ -47,6 +48,7 @@ _MODULES = ("callbacks", "data", "functional", "models", "nn", "onnx", "optim", 
 # Public name → the module that holds it.
 _NAMES = {
     "History": "striate.train.history",
+    "Pixels": "striate.pixels",
     "Trainer": "striate.train.trainer",
     "cache_info": "striate.engine",
     "compile_step": "striate.train.step",
@@ -70,6 +72,7 @@ __all__ = [
     "History",
     "InterruptedTraining",
     "NonFiniteError",
+    "Pixels",
     "ShapeError",
     "StriateError",
     "TraceError",

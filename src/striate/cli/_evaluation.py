@@ -76,7 +76,7 @@ def measure(net: Module, pictures: Dataset, labels: Array, classes: int) -> Eval
     began = time.perf_counter()
     matrix = np.zeros((classes, classes), np.int64)
     among_five = first = 0
-    for x, _ in Loader(pictures, 64).epoch(0):
+    for x, _ in Loader(pictures, 64, raw=True).epoch(0):
         scores = net(x)
         truth = labels[first : first + len(x)]
         first += len(x)

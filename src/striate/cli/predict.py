@@ -106,12 +106,12 @@ def _predictions(
     batch: list[tuple[Path, np.ndarray]] = []
     for path in paths:
         try:
-            picture = model.recipe.apply(read_image(path, model.recipe.channels))
+            picture = model.recipe.fit(read_image(path, model.recipe.channels))
         except DataError as error:
             bad.append(BadPicture(str(path), str(error).removeprefix(f"{path}: ")))
             note(f"striate: {path}: {bad[-1].reason}")
             continue
-        if batch and (len(batch) == BATCH or batch[0][1].shape != picture.shape):
+        if batch and (len(batch) == BATCH or not _alike(batch[0][1], picture)):
             yield from _run(model, batch, top)
             batch = []
         batch.append((path, picture))
@@ -119,10 +119,16 @@ def _predictions(
         yield from _run(model, batch, top)
 
 
+def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two pictures fit into one batch."""
+    return (one.shape, one.dtype) == (other.shape, other.dtype)
+
+
 def _run(
     model: TrainedModel, batch: list[tuple[Path, np.ndarray]], top: int
 ) -> Iterator[dict[str, Any]]:
-    scores = model.net(np.stack([picture for _, picture in batch])).astype(np.float64)
+    pictures = np.stack([picture for _, picture in batch])
+    scores = model.net(model.recipe.input(pictures)).astype(np.float64)
     # softmax: p_i = exp(s_i − max s) / Σ_j exp(s_j − max s)
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
     probabilities = weights / weights.sum(axis=1, keepdims=True)

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from striate.data._random import Use, uniform
-from striate.data.picture import Samples, as_unit_float
+from striate.data.picture import Samples
 from striate.errors import ArgumentError
+from striate.pixels import as_unit_float
 
 _DRAWS = 5  # random numbers a picture: crop row, crop column, flip, angle, brightness
 _PIXELS = 1 << 18  # pixels rotated at a time, which bounds the memory for coordinates

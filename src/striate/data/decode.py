@@ -16,13 +16,13 @@ from striate.data.picture import (
     BadPicture,
     Header,
     Samples,
-    as_unit_float,
     read_header,
     read_image,
     stack,
 )
 from striate.data.recipe import Recipe
 from striate.errors import DataError
+from striate.pixels import as_unit_float
 
 BUDGET = 1 << 30
 """Bytes of decoded pictures that are kept in memory unless told otherwise."""

@@ -15,8 +15,9 @@ from striate.data._random import Use, check_seed, permutation
 from striate.data.augment import Augment
 from striate.data.base import Dataset
 from striate.errors import ArgumentError, DataError
+from striate.pixels import Pixels
 
-Batch: TypeAlias = tuple[NDArray[np.float32], NDArray[np.int64]]
+Batch: TypeAlias = tuple["NDArray[np.float32] | Pixels", NDArray[np.int64]]
 
 
 class Loader:
@@ -37,6 +38,8 @@ class Loader:
             larger by one, for batch normalisation has no deviation of a single value.
         prefetch: batches that one background thread prepares ahead; 0 prepares each when it
             is asked for, without a thread.
+        raw: give a batch of bytes as `striate.Pixels`, of which a net makes the same numbers
+            itself; batches that hold other pictures are arrays.
 
     Raises:
         ArgumentError: an argument is out of range.
@@ -54,6 +57,7 @@ class Loader:
         drop_last: bool = False,
         avoid_single: bool = True,
         prefetch: int = 2,
+        raw: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ArgumentError(f"batch_size is {batch_size}; give 1 or more")
@@ -66,6 +70,7 @@ class Loader:
         self.seed = check_seed(seed)
         self.augment = augment if augment is not None and augment != Augment() else None
         self.prefetch = prefetch
+        self.raw = raw
         self._bounds = _bounds(len(dataset), batch_size, drop_last, avoid_single)
         if len(self._bounds) < 2:
             raise ArgumentError(
@@ -89,7 +94,7 @@ class Loader:
         return permutation(count, Use.ORDER, self.seed, epoch)
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
-        """Return an iterator of (inputs (n, c, h, w) float32, labels (n,) int64).
+        """Return an iterator of (inputs (n, c, h, w) float32 or `Pixels`, labels (n,) int64).
 
         Arrays are the caller's own. Closing the iterator, or dropping it, stops the thread.
 
@@ -111,13 +116,14 @@ class Loader:
     def _batches(self, epoch: int, start_batch: int) -> Iterator[Batch]:
         order = self.order(epoch)
         dataset, augment = self.dataset, self.augment
+        made = dataset.recipe.input if self.raw else dataset.recipe.normalise
         draws = augment.draw(len(dataset), self.seed, epoch) if augment else None
         for i in range(start_batch, len(self)):
             index = order[self._bounds[i] : self._bounds[i + 1]]
             raw = dataset.raw(index)
             if augment is not None and draws is not None:
                 raw = augment.apply(raw, draws[index])
-            yield dataset.recipe.normalise(raw), dataset.labels[index]
+            yield made(raw), dataset.labels[index]
 
 
 def _bounds(count: int, batch_size: int, drop_last: bool, avoid_single: bool) -> list[int]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from striate.errors import ArgumentError, DataError
+from striate.pixels import as_unit_float
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -143,14 +144,6 @@ def from_array(array: Samples, channels: int) -> Samples:
     elif array.dtype != np.uint8:
         array = _as_float(array)
     return _with_channels(array, channels)
-
-
-def as_unit_float(samples: Samples) -> NDArray[np.float32]:
-    """Return float32 samples where 1 is white: uint8 is divided by 255, float32 stays."""
-    if samples.dtype == np.uint8:
-        # x = v / 255, correctly rounded: the one place where bytes become numbers
-        return samples.astype(np.float32) / np.float32(255)
-    return samples.astype(np.float32, copy=False)
 
 
 def stack(pictures: list[Samples]) -> Samples:

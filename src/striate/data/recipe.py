@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from striate.data import picture as pictures
 from striate.data.picture import MAX_PIXELS, Samples
 from striate.errors import ArgumentError, DataError, FormatError
+from striate.pixels import Pixels, checked_factors, normalised
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -55,14 +55,9 @@ class Recipe:
                 f"Recipe: resize is {self.resize!r}; it must be one of {', '.join(RESIZE_RULES)}"
             )
         object.__setattr__(self, "size", _checked_size(self.size))
-        for name, default in (("mean", 0.0), ("std", 1.0)):
-            value = _checked_numbers(name, getattr(self, name), self.channels, default)
-            object.__setattr__(self, name, value)
-        # Beyond these bounds float32 can overflow or divide by zero.
-        if not all(abs(mean) <= 1e6 for mean in self.mean):
-            raise ArgumentError(f"Recipe: mean is {self.mean}; it must lie in −1e6..1e6")
-        if not all(1e-6 <= std <= 1e6 for std in self.std):
-            raise ArgumentError(f"Recipe: std is {self.std}; it must lie in 1e-6..1e6")
+        mean, std = checked_factors("Recipe", self.mean, self.std, self.channels)
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "std", std)
 
     @property
     def geometry(self) -> tuple[int, tuple[int, int] | None, str]:
@@ -105,14 +100,16 @@ class Recipe:
             raise DataError(
                 f"normalise takes (n, h, w, {self.channels}) samples, not an array {raw.shape}"
             )
-        planes = np.ascontiguousarray(raw.transpose(0, 3, 1, 2))
-        x = pictures.as_unit_float(planes)
-        if x is raw or np.may_share_memory(x, raw):
-            x = x.copy()
-        # y = (x − mean) / std: two correctly rounded operations, the same on every machine
-        x -= np.array(self.mean, dtype=np.float32).reshape(-1, 1, 1)
-        x /= np.array(self.std, dtype=np.float32).reshape(-1, 1, 1)
-        return x
+        return normalised(raw, self.mean, self.std)
+
+    def input(self, raw: Samples) -> Pixels | NDArray[np.float32]:
+        """Make what a net takes of fitted pictures: bytes stay bytes until its program reads them.
+
+        A net gives the same bits for it as for `normalise(raw)`. Errors are those of `normalise`.
+        """
+        if raw.dtype == np.uint8 and raw.ndim == 4 and raw.shape[3] == self.channels:
+            return Pixels(raw, self.mean, self.std)
+        return self.normalise(raw)
 
     def apply(self, picture: Image.Image | Samples) -> NDArray[np.float32]:
         """Make one picture the input of a network: (channels, h, w) float32.
@@ -157,18 +154,6 @@ def _checked_size(size: Any) -> tuple[int, int] | None:
     if sides[0] * sides[1] > MAX_PIXELS:
         raise ArgumentError(f"Recipe: size is {size!r}; more than {MAX_PIXELS:,} pixels")
     return sides
-
-
-def _checked_numbers(name: str, value: Any, channels: int, default: float) -> tuple[float, ...]:
-    numbers = tuple(value) if isinstance(value, tuple | list) else None
-    if numbers == ():
-        return (default,) * channels
-    real = (int, float, np.floating)
-    if numbers is None or any(isinstance(x, bool) or not isinstance(x, real) for x in numbers):
-        raise ArgumentError(f"Recipe: {name} is {value!r}; it must be a tuple of numbers")
-    if len(numbers) != channels or not all(math.isfinite(x) for x in numbers):
-        raise ArgumentError(f"Recipe: {name} is {value!r}; it must be {channels} finite number(s)")
-    return tuple(float(x) for x in numbers)
 
 
 def _text(size: tuple[int, ...]) -> str:

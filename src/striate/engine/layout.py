@@ -30,6 +30,7 @@ from striate.graph.ops.conv import Conv2d, ConvInputGrad, ConvWeightGrad
 from striate.graph.ops.eltwise import Fused, Map
 from striate.graph.ops.fused import FusedConv, FusedReduce
 from striate.graph.ops.norm import ChannelStats
+from striate.graph.ops.pixels import NormalisePixels
 from striate.graph.ops.pool import MaxPool, MaxPoolGrad, MaxPoolIndices
 from striate.graph.ops.random import RandomUniform
 from striate.graph.ops.reduce import Reduce
@@ -171,6 +172,8 @@ class _Placing:
             return (self.want(inputs[0], NHWC),), PLAIN
         if op == CHANNELS_FIRST:
             return (self.want(inputs[0], PLAIN),), NHWC
+        if isinstance(op, NormalisePixels):
+            return inputs, NHWC
         if isinstance(op, RandomUniform):
             return inputs, NHWC if len(node.types[0].shape) == 4 else PLAIN
         if isinstance(op, FLEXIBLE_OPS) and self._inside(node, inputs):
@@ -192,10 +195,16 @@ class _Placing:
         return self.want(value, NHWC) if len(value.shape) == 4 else value
 
     def _inside(self, node: Node, inputs: tuple[Value, ...]) -> bool:
-        """Whether a node that can work in any order works in NHWC: as soon as one input has it."""
+        """Whether a node that can work in any order works in NHWC: as soon as one input has it.
+
+        Pictures of bytes do not count: the net must add up as it does when it is given images.
+        """
         if isinstance(node.op, AxisMap):
             return len(node.types[0].shape) == 4
-        return any(isinstance(self.has(v), Nhwc) for v in inputs)
+        return any(
+            isinstance(self.has(v), Nhwc) and not isinstance(v.node.op, NormalisePixels)
+            for v in inputs
+        )
 
 
 def place(graph: Graph, machine: Machine, choose: Callable[[Node], Choice]) -> Placed:

@@ -147,7 +147,7 @@ def footprint_of(program: Program, threads: int) -> Footprint:
     """The memory of a program that runs on so many threads."""
     sizes: dict[str, int] = {}
     for buffer in program.buffers.values():
-        sizes[buffer.kind] = sizes.get(buffer.kind, 0) + 4 * buffer.elements
+        sizes[buffer.kind] = sizes.get(buffer.kind, 0) + buffer.nbytes
     steps = (*program.steps, *program.constant_steps)
     return Footprint(
         params=sum(param.buffer.nbytes for param in program.graph.params()),

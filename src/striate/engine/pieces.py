@@ -33,6 +33,7 @@ from striate.graph.ops.axismap import AxisMap
 from striate.graph.ops.conv import Conv2d, ConvInputGrad
 from striate.graph.ops.eltwise import Map
 from striate.graph.ops.leaf import Input
+from striate.graph.ops.pixels import NormalisePixels
 from striate.graph.ops.pool import MaxPool
 from striate.graph.ops.reduce import Reduce
 from striate.graph.ops.shape import Broadcast, Concat, Flip, Reshape, Slice
@@ -207,6 +208,6 @@ def _keeps_apart(node: Node, batched: set[Value]) -> bool:
         return 0 not in op.axes
     if isinstance(op, Transpose):
         return op.axes[0] == 0
-    return isinstance(op, (Reshape, AxisMap, MaxPool, ShuffleChannels)) or (
-        isinstance(op, Broadcast) and same_rank
-    )
+    if isinstance(op, (Reshape, AxisMap, MaxPool, ShuffleChannels, NormalisePixels)):
+        return True
+    return isinstance(op, Broadcast) and same_rank

@@ -15,7 +15,7 @@ SCRATCH = 0  # id of the buffer that every thread has a share of, for the time o
 
 @dataclass(frozen=True)
 class Buffer:
-    """A piece of memory: `elements` four-byte elements.
+    """A piece of memory: `elements` elements of four bytes (of dtype u8: of one).
 
     kind: "arena" (lives within a run), "param" (a Param's own memory), "input", "output"
     (the caller's arrays), "table" (constants of the plan, in `table`), "scratch". A slice of
@@ -32,6 +32,11 @@ class Buffer:
     index: int = 0
     table: bytes = b""
     home: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self.elements if self.dtype == "u8" else 4 * self.elements
 
 
 @dataclass(frozen=True)

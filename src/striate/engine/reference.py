@@ -17,7 +17,7 @@ from striate.engine.program import Program, Task
 from striate.graph.value import Node, Value
 
 Array = npt.NDArray[np.generic]
-DTYPES = {"f32": np.float32, "i32": np.int32}
+DTYPES = {"f32": np.float32, "i32": np.int32, "u8": np.uint8}
 
 
 class Memory:

@@ -20,7 +20,7 @@ from striate.jit.pool import Pool, get_num_threads, pool
 
 Array = npt.NDArray[np.generic]
 Rows = npt.NDArray[np.int64]
-DTYPES = {"f32": np.float32, "i32": np.int32}
+DTYPES = {"f32": np.float32, "i32": np.int32, "u8": np.uint8}
 # What a part should have to do at least, in bytes touched; so many multiply-accumulates take as
 # long as a byte.
 PART_BYTES = 32 * 1024
@@ -37,7 +37,7 @@ def parts_worth(program: Program, tasks: Sequence[Task]) -> list[int]:
         macs = task.node.op.macs(*(value.type for value in task.node.inputs))
         multiplying = [any(b in task.inputs for b in step.reads) for step in task.steps]
         for step, multiplies in zip(task.steps, multiplying, strict=True):
-            work = 4 * sum(program.buffers[b].elements for b in (*step.reads, *step.writes))
+            work = sum(program.buffers[b].nbytes for b in (*step.reads, *step.writes))
             if multiplies:
                 work += macs // (MACS_A_BYTE * sum(multiplying))
             worth.append(max(1, work // PART_BYTES))

@@ -25,7 +25,7 @@ Operand: TypeAlias = "Symbol | float | int | Array"
 
 @dataclass(frozen=True)
 class TensorType:
-    """Shape (concrete integers) and element type, "f32" or "i32", of a value."""
+    """Shape (concrete integers) and element type of a value: "f32", "i32" or (inputs only) "u8"."""
 
     shape: tuple[int, ...]
     dtype: str = "f32"
@@ -242,7 +242,7 @@ class Value(Symbol):
 
     @property
     def dtype(self) -> str:
-        """Element type, "f32" or "i32"."""
+        """Element type: "f32", "i32" or "u8"."""
         return self.type.dtype
 
     @property

@@ -41,7 +41,7 @@ __all__ = [
     "typecheck",
 ]
 
-NUMPY_DTYPES: dict[str, npt.DTypeLike] = {"f32": np.float32, "i32": np.int32}
+NUMPY_DTYPES: dict[str, npt.DTypeLike] = {"f32": np.float32, "i32": np.int32, "u8": np.uint8}
 
 
 class Param(Symbol):

@@ -53,9 +53,9 @@ class Module:
     with layers, `striate.functional`, `+`, `*`, `striate.concat`, `.reshape`, `.mean((2, 3))` …
 
     `net(x)` takes arrays: float32; float16, float64, integers and bool are converted to float32,
-    and so are arrays that are not contiguous or have another byte order. It gives new float32
-    arrays (one, or a tuple if `forward` returns several), and may be called from several threads.
-    Images are (N, C, H, W).
+    and so are arrays that are not contiguous or have another byte order. Pictures of bytes which
+    the net is to normalise are given as `st.Pixels`. It gives new float32 arrays (one, or a tuple
+    if `forward` returns several), and may be called from several threads. Images are (N, C, H, W).
 
     Attributes:
         training: what `Dropout` and `BatchNorm2d` go by; True at first.

@@ -7,13 +7,16 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
 from striate.errors import ArgumentError, DTypeError, TraceError
 from striate.graph import Graph, Trace, Value, current_trace
+from striate.graph.ops.pixels import NormalisePixels
 from striate.graph.symbol import Symbol, current
+from striate.pixels import Pixels
 
 if TYPE_CHECKING:
     from striate.nn.module import Module
@@ -21,6 +24,18 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 PROGRAMS_KEPT = 64  # for each module that is called on arrays
+
+
+@dataclass(frozen=True)
+class Raw:
+    """An input of bytes (N, H, W, C), and the operation that makes images (N, C, H, W) of it."""
+
+    shape: tuple[int, ...]
+    op: NormalisePixels
+
+
+# What a graph depends on of an input: a shape is that of a float32 array.
+Kind: TypeAlias = tuple[int, ...] | Raw
 
 
 class Call(NamedTuple):
@@ -100,7 +115,7 @@ class Traced(NamedTuple):
 
 def trace_module(
     module: Module,
-    shapes: Sequence[tuple[int, ...]],
+    shapes: Sequence[Kind],
     *,
     training: bool | None = None,
     features: Sequence[str] | None = None,
@@ -109,7 +124,7 @@ def trace_module(
 
     Args:
         module: the net.
-        shapes: one for each input of `forward`.
+        shapes: one for each input of `forward`, or what `as_inputs` says of it.
         training: the mode of every layer; None: each its own.
         features: paths of layers whose outputs to take instead of the net's.
 
@@ -134,7 +149,7 @@ def trace_module(
 
 
 def symbolic_call(
-    module: Module, trace: Trace, shapes: Sequence[tuple[int, ...]], training: bool | None
+    module: Module, trace: Trace, shapes: Sequence[Kind], training: bool | None
 ) -> tuple[Any, list[Call]]:
     """Add inputs and the nodes of `forward` to a trace.
 
@@ -144,8 +159,15 @@ def symbolic_call(
     for path, param in [*module.named_parameters(), *module.named_buffers(transient=True)]:
         param.name = path  # the one a reader of the graph looks for
     with training_mode(training), named(module) as calls:
-        symbols = [trace.input(n, shape) for n, shape in zip(names, shapes, strict=True)]
+        symbols = [_input(trace, n, kind) for n, kind in zip(names, shapes, strict=True)]
         return call_on_symbols(module, symbols), calls
+
+
+def _input(trace: Trace, name: str, kind: Kind) -> Value:
+    """The images of an input."""
+    if isinstance(kind, Raw):
+        return kind.op(trace.input(name, kind.shape, "u8"))
+    return trace.input(name, kind)
 
 
 def _feature(name: str, outputs: dict[str, Any]) -> Value:
@@ -186,6 +208,30 @@ def as_input(array: Any) -> Array:
         raise DTypeError(f"an input array must hold real numbers, got dtype {source.dtype}")
     with np.errstate(over="ignore", invalid="ignore"):  # 1e300 becomes infinite
         return np.asarray(source, np.float32, order="C")
+
+
+def as_inputs(given: Sequence[Any]) -> tuple[list[Array], tuple[Kind, ...]]:
+    """What a program is given for each input, and what its graph depends on of it.
+
+    `Pixels` stay bytes; everything else is made float32 by `as_input`.
+    """
+    arrays: list[Array] = []
+    kinds: list[Kind] = []
+    for x in given:
+        if isinstance(x, Pixels):
+            arrays.append(np.ascontiguousarray(x.samples))
+            kinds.append(Raw(x.samples.shape, NormalisePixels(x.mean, x.std)))
+        else:
+            arrays.append(as_input(x))
+            kinds.append(arrays[-1].shape)
+    return arrays, tuple(kinds)
+
+
+def _of_images(kind: Kind, images: int) -> Kind:
+    """The same input with another number of images."""
+    if isinstance(kind, Raw):
+        return replace(kind, shape=(images, *kind.shape[1:]))
+    return (images, *kind[1:])
 
 
 class Runnable(Protocol):
@@ -248,23 +294,23 @@ def run_on_arrays(
     module: Module, inputs: Sequence[Any], features: tuple[str, ...] | None = None
 ) -> tuple[tuple[Array, ...], bool]:
     """The outputs for arrays, and whether `forward` gives a single one."""
-    arrays = [as_input(x) for x in inputs]
-    shapes, options = tuple(a.shape for a in arrays), module.kernel_options
+    (arrays, kinds), options = as_inputs(inputs), module.kernel_options
 
     def make() -> Program:
         from striate import engine
 
-        graph, single = trace_module(module, shapes, features=features)
+        graph, single = trace_module(module, kinds, features=features)
         stateful = bool(graph.assigns or graph.host_updates)
         if stateful or module.training:
             run = engine.build(graph, training=module.training, **vars(options))
             return Program(run, stateful, single)
 
         def piece(images: int) -> Graph:
-            return trace_module(module, [(images, *s[1:]) for s in shapes], features=features).graph
+            pieces = [_of_images(kind, images) for kind in kinds]
+            return trace_module(module, pieces, features=features).graph
 
         return Program(engine.build_batch(graph, piece, **vars(options)), stateful, single)
 
-    key = (shapes, features, module.signature(), options)
+    key = (kinds, features, module.signature(), options)
     program = module.programs.get(key, make)
     return module.programs.call(program, arrays), program.single

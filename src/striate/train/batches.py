@@ -9,6 +9,7 @@ import numpy as np
 
 from striate.data import Loader
 from striate.errors import ArgumentError, ShapeError
+from striate.pixels import Pixels
 
 Array = np.ndarray[Any, Any]
 
@@ -34,7 +35,7 @@ class ArrayBatches:
     deviation of a single value.
 
     Args:
-        x: (N, …), or a tuple of such arrays for a net of several inputs.
+        x: (N, …) or `Pixels`, or a tuple of such for a net of several inputs.
         y: (N, …) targets.
         batch_size: samples a batch.
         shuffle: another order each epoch.
@@ -48,7 +49,8 @@ class ArrayBatches:
     ) -> None:
         if batch_size < 1:
             raise ArgumentError(f"batch_size must be at least 1, got {batch_size}")
-        self._x = tuple(np.asarray(a) for a in (x if isinstance(x, tuple) else (x,)))
+        given = x if isinstance(x, tuple) else (x,)
+        self._x = tuple(a if isinstance(a, Pixels) else np.asarray(a) for a in given)
         self._several = isinstance(x, tuple)
         self._y = np.asarray(y)
         counts = {a.shape[:1] for a in (*self._x, self._y)}
@@ -103,4 +105,4 @@ def as_batches(
         return ArrayBatches(x, y, batch_size, shuffle=shuffle, seed=seed)
     if isinstance(data, Batches):
         return data
-    return Loader(data, batch_size, shuffle=shuffle, seed=seed, augment=augment)
+    return Loader(data, batch_size, shuffle=shuffle, seed=seed, augment=augment, raw=True)

@@ -19,7 +19,7 @@ from striate.graph import Graph, Param, Trace, Value, gradients
 from striate.graph.ops.eltwise import Map, select
 from striate.graph.symbol import Symbol
 from striate.nn.module import Module
-from striate.nn.tracing import Programs, as_input, symbolic_call
+from striate.nn.tracing import Programs, as_inputs, symbolic_call
 from striate.train.losses import Loss, as_target, loss_function
 from striate.train.optim import SGD, Optimizer
 
@@ -51,12 +51,12 @@ class _Batch:
     """Inputs and targets as the programs take them."""
 
     def __init__(self, x: Inputs, y: npt.ArrayLike) -> None:
-        self.inputs = [as_input(a) for a in (x if isinstance(x, tuple) else (x,))]
+        self.inputs, self.kinds = as_inputs(x if isinstance(x, tuple) else (x,))
         self.target = as_target(y)
 
     @property
     def key(self) -> tuple[Any, ...]:
-        return (*(a.shape for a in self.inputs), self.target.shape, self.target.dtype.char)
+        return (*self.kinds, self.target.shape, self.target.dtype.char)
 
 
 class _Compiled:
@@ -78,8 +78,7 @@ class _Compiled:
 
     def _forward(self, trace: Trace, batch: _Batch, training: bool) -> tuple[Value, Value]:
         """Trace the net and its loss."""
-        shapes = [a.shape for a in batch.inputs]
-        output, _ = symbolic_call(self.net, trace, shapes, training)
+        output, _ = symbolic_call(self.net, trace, batch.kinds, training)
         if not isinstance(output, Symbol):
             raise TraceError(f"training takes a net of one output; got {type(output).__name__}")
         dtype = "i32" if batch.target.dtype == np.int32 else "f32"
@@ -380,8 +379,8 @@ def compile_step(
         tune: whether ways of nearly equal cost are timed once on this machine. Off, a run goes on
             from its checkpoint to the bit anywhere; on, where the kernel cache has been kept.
 
-    Returns: a `Step`: `step(x, y)` → loss as a float; `x` is an array, or a tuple of arrays for a
-    `forward` of several inputs. Changing `step.lr` compiles nothing.
+    Returns: a `Step`: `step(x, y)` → loss as a float; `x` is an array or `st.Pixels`, or a tuple of
+    them for a `forward` of several inputs. Changing `step.lr` compiles nothing.
 
     Raises:
         ArgumentError: an argument outside its range; a label that is no class of the net.

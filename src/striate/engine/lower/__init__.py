@@ -10,6 +10,7 @@ from striate.engine.lower.images import lower_axis_map, lower_max_pool
 from striate.engine.lower.move import (
     lower_concat,
     lower_one_hot,
+    lower_pixels,
     lower_random,
     lower_reorder,
     lower_shuffle,
@@ -23,6 +24,7 @@ from striate.graph.ops.eltwise import Fused, Map
 from striate.graph.ops.fused import FusedConv, FusedReduce
 from striate.graph.ops.labels import OneHot
 from striate.graph.ops.norm import ChannelStats
+from striate.graph.ops.pixels import NormalisePixels
 from striate.graph.ops.pool import MaxPool, MaxPoolGrad, MaxPoolIndices
 from striate.graph.ops.random import RandomUniform
 from striate.graph.ops.reduce import Reduce
@@ -52,5 +54,6 @@ RULES: dict[type[Op], Rule] = {
     Transpose: lower_transpose,
     ShuffleChannels: lower_shuffle,
     OneHot: lower_one_hot,
+    NormalisePixels: lower_pixels,
     RandomUniform: lower_random,
 }

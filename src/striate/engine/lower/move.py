@@ -1,4 +1,4 @@
-"""Data movement: memory orders, packing, concatenation, slices, labels, random numbers."""
+"""Data movement: memory orders, packing, concatenation, slices, labels, pixels, random numbers."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from striate.engine.lower.context import Lowering
 from striate.engine.lower.dims import in_memory
 from striate.errors import UnsupportedError
 from striate.graph.ops.labels import OneHot as OneHotOp
+from striate.graph.ops.pixels import NormalisePixels
 from striate.graph.ops.random import RandomUniform as RandomUniformOp
 from striate.graph.ops.shape import Concat, Flip, Slice
 from striate.graph.ops.transpose import ShuffleChannels, Transpose
@@ -28,6 +29,7 @@ from striate.kernels.grouped import PackGrouped
 from striate.kernels.move import CopyStrided
 from striate.kernels.onehot import OneHot
 from striate.kernels.pack import PackWeights
+from striate.kernels.pixels import LookUpPixels
 from striate.kernels.random import RandomUniform
 from striate.kernels.reorder import Transpose2d
 from striate.kernels.winograd import TransformWeights
@@ -231,6 +233,20 @@ def lower_one_hot(low: Lowering, node: Node, inputs: Sequence[int], outputs: Seq
         (shape[0], node.op.classes, math.prod(shape[1:])),
         writes=outputs,
         label="one-hot",
+    )
+
+
+def lower_pixels(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+    """Bytes → what the table of their channel says; both are NHWC."""
+    assert isinstance(node.op, NormalisePixels)
+    n, h, w, channels = node.inputs[0].shape
+    table = low.table(node.op.levels().ravel().tolist(), "f32")
+    low.step(
+        LookUpPixels(channels),
+        [*inputs, *outputs, table],
+        (n * h * w,),
+        writes=outputs,
+        label="normalise pixels",
     )
 
 
