@@ -30,10 +30,22 @@ from striate.errors import (
 )
 
 if TYPE_CHECKING:
-    from striate import callbacks, data, functional, models, nn, onnx, optim, schedule
+    from striate import (
+        callbacks,
+        data,
+        functional,
+        models,
+        nn,
+        onnx,
+        optim,
+        schedule,
+        sklearn,
+    )
     from striate.engine import cache_info, get_num_threads, set_num_threads
     from striate.functional import concat
+    from striate.interop import from_torch
     from striate.io.model import load, save
+    from striate.io.weights import load_weights, read_weights
     from striate.nn.init import manual_seed
     from striate.pixels import Pixels
     from striate.report.summary import summary
@@ -43,7 +55,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("callbacks", "data", "functional", "models", "nn", "onnx", "optim", "schedule")
+_MODULES = (
+    "callbacks",
+    "data",
+    "functional",
+    "models",
+    "nn",
+    "onnx",
+    "optim",
+    "schedule",
+    "sklearn",
+)
 
 # Public name → the module that holds it.
 _NAMES = {
@@ -53,9 +75,12 @@ _NAMES = {
     "cache_info": "striate.engine",
     "compile_step": "striate.train.step",
     "concat": "striate.functional",
+    "from_torch": "striate.interop",
     "get_num_threads": "striate.engine",
     "load": "striate.io.model",
+    "load_weights": "striate.io.weights",
     "manual_seed": "striate.nn.init",
+    "read_weights": "striate.io.weights",
     "save": "striate.io.model",
     "set_num_threads": "striate.engine",
     "summary": "striate.report.summary",
@@ -85,17 +110,21 @@ __all__ = [
     "compile_step",
     "concat",
     "data",
+    "from_torch",
     "functional",
     "get_num_threads",
     "load",
+    "load_weights",
     "manual_seed",
     "models",
     "nn",
     "onnx",
     "optim",
+    "read_weights",
     "save",
     "schedule",
     "set_num_threads",
+    "sklearn",
     "summary",
 ]
 

@@ -2,6 +2,7 @@
 
 from striate.train.callbacks import Callback, Checkpoint, EarlyStopping
 from striate.train.loggers import CSVLogger, JSONLines, ProgressBar
+from striate.train.trackers import MLflow, TensorBoard
 
 __all__ = [
     "CSVLogger",
@@ -9,5 +10,7 @@ __all__ = [
     "Checkpoint",
     "EarlyStopping",
     "JSONLines",
+    "MLflow",
     "ProgressBar",
+    "TensorBoard",
 ]

@@ -13,6 +13,7 @@ import click
 from striate import __version__
 from striate.cli._app import Group, debug_option, run
 from striate.cli.bench import bench
+from striate.cli.convert import convert
 from striate.cli.doctor import doctor
 from striate.cli.evaluate import evaluate
 from striate.cli.export import export
@@ -45,7 +46,7 @@ def app() -> None:
     """Train, run and inspect convolutional neural networks on CPUs."""
 
 
-for _command in (train, evaluate, predict, inspect, export, bench, doctor):
+for _command in (train, evaluate, predict, inspect, convert, export, bench, doctor):
     app.add_command(_command)
 
 

@@ -127,7 +127,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[Arrays, dict[str, st
         hashing.start()
     # Copies, so that one small tensor does not keep the whole file in memory.
     arrays = {
-        name: _widen(array) if header[name]["dtype"] == "BF16" else array.copy()
+        name: widen_bfloat16(array) if header[name]["dtype"] == "BF16" else array.copy()
         for name, array in raw.items()
     }
     if ours:
@@ -222,6 +222,6 @@ def _entry(path: Path, name: str, info: object) -> tuple[int, int, np.dtype[Any]
     return begin, end, dtype, shape
 
 
-def _widen(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def widen_bfloat16(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The upper 16 bits of a float32 are a bfloat16."""
     return (array.astype("<u4") << 16).view("<f4")
