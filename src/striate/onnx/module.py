@@ -86,9 +86,8 @@ class OnnxModule(Module):
         # and the keys of programs say which were in it, so no lock is needed.
         self.static: dict[str, str] = {}
         self._plans = Programs[Plan]()
-        own = self._weights()
         for node in graph.nodes:
-            weights = tuple(own[name] for name in node.inputs if name in own)
+            weights = tuple(self._parameters[n] for n in node.inputs if n in self._parameters)
             self._modules[node.name] = Layer(node, graph.opset.get(node.domain, 1), weights)
         self._changed()
         self.eval()

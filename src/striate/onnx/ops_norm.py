@@ -38,7 +38,7 @@ def batch_normalization(call: Call) -> Any:
     momentum = call.real("momentum", 0.9)
     image = _as_image(x)
     if not _trains(call):
-        if call.training and all(map(_param, (mean, var))):
+        if call.training and None not in (_param(mean), _param(var)):
             return _fine_tuned(image, scale, bias, mean, var, eps, momentum).reshape(x.shape)
         return F.batch_norm(image, mean, var, scale, bias, eps=eps).reshape(x.shape)
     y, own_mean, own_var = BatchNorm(eps).apply(image, scale, bias)

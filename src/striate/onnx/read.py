@@ -193,6 +193,7 @@ class _Reader:
     def tensor(self, tensor: Any) -> Array:
         """A `TensorProto` as an array; raises FormatError if it is damaged."""
         from onnx import external_data_helper, numpy_helper
+        from onnx.checker import ValidationError
 
         external = external_data_helper.uses_external_data(tensor)
         if external and self.folder is None:
@@ -202,7 +203,7 @@ class _Reader:
             )
         try:
             return np.asarray(numpy_helper.to_array(tensor, str(self.folder or "")))
-        except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
+        except (ValidationError, ValueError, TypeError, KeyError, OSError) as error:
             where = "in a file of its own " if external else ""
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise FormatError(
