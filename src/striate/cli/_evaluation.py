@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from striate.errors import FormatError
+from striate.cli._model import declared, open_onnx
+from striate.cli._output import note
+from striate.errors import FormatError, UnsupportedError
 
 if TYPE_CHECKING:
     from striate.data import Dataset, Recipe
@@ -27,6 +29,7 @@ class TrainedModel:
     net: Module
     classes: tuple[str, ...]
     recipe: Recipe
+    probabilities: bool = False  # what the net gives; else scores
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,12 @@ class Evaluation:
 
 
 def load_model(path: Path) -> TrainedModel:
-    """Read a model file that `striate train` wrote.
+    """Read a model file that `striate train` wrote, or an ONNX file.
 
     Raises FormatError if it is damaged, of another kind, or lacks class names or preprocessing.
     """
+    if path.suffix == ".onnx":
+        return _load_onnx(path)
     from striate.data import Recipe
     from striate.io.model import load
 
@@ -66,6 +71,34 @@ def load_model(path: Path) -> TrainedModel:
             )
     recipe = Recipe.from_json(json.dumps(meta["recipe"]))
     return TrainedModel(path, net, tuple(meta["classes"]), recipe)
+
+
+def _load_onnx(path: Path) -> TrainedModel:
+    """What the file does not say about classes and preprocessing is told and taken to be usual."""
+    from striate.data import Recipe
+
+    net = open_onnx(path)
+    channels, size = declared(net)
+    if net.recipe is not None:
+        recipe = Recipe.from_json(json.dumps(net.recipe))
+    elif channels is None:
+        raise FormatError(f"{path}: the file does not say how many channels pictures have")
+    else:
+        recipe = Recipe(channels, size)
+        note(
+            f"striate: {path}: the file does not say how pictures are prepared; taken are values "
+            "from 0 to 1, mean and deviation left as they are"
+        )
+    scores = net(np.zeros((1, recipe.channels, *(recipe.size or (224, 224))), np.float32))
+    if not isinstance(scores, np.ndarray) or scores.ndim != 2:
+        raise UnsupportedError(f"{path}: the model does not give one score for each class (N, K)")
+    names = net.classes or [str(i) for i in range(scores.shape[1])]
+    if len(names) != scores.shape[1]:
+        raise FormatError(
+            f"{path}: {len(names)} class names for {scores.shape[1]} scores in the file"
+        )
+    last = next(n for n in net.graph.nodes if net.output_names[0] in n.outputs)
+    return TrainedModel(path, net, tuple(names), recipe, last.op == "Softmax")
 
 
 def measure(net: Module, pictures: Dataset, labels: Array, classes: int) -> Evaluation:

@@ -9,10 +9,11 @@ import click
 
 from striate.cli._app import nearest
 from striate.cli._build import create_net, usual_stem
-from striate.errors import ArgumentError
+from striate.errors import ArgumentError, UnsupportedError
 
 if TYPE_CHECKING:
     from striate.nn import Module
+    from striate.onnx import OnnxModule
 
 Shape = tuple[int, int, int]
 
@@ -53,12 +54,38 @@ def open_model(
 
 
 def _from_file(path: Path) -> tuple[Module, Shape | None]:
+    if path.suffix == ".onnx":
+        onnx_net = open_onnx(path)
+        channels, size = declared(onnx_net)
+        return onnx_net, (channels, *size) if channels and size else None
     from striate.io.model import load
 
     net = load(path)
     recipe = getattr(net, "recipe", None) or {}
     size = recipe.get("size")
     return net, (recipe["channels"], *size) if size else None
+
+
+def open_onnx(path: Path) -> OnnxModule:
+    """A net from an ONNX file. Raises UnsupportedError unless it takes one input, images."""
+    from striate import onnx
+
+    net = onnx.load(path)
+    ports = [port for port in net.graph.inputs if port.name in net.input_names]
+    if len(ports) != 1 or len(ports[0].shape or ()) != 4:
+        raise UnsupportedError(
+            f"{path}: pictures need a model of one input (N, C, H, W); its inputs are "
+            f"{', '.join(net.input_names)}; call striate.onnx.load(path)(…) from Python"
+        )
+    return net
+
+
+def declared(net: OnnxModule) -> tuple[int | None, tuple[int, int] | None]:
+    """Channels and size of the pictures that an ONNX file declares; None where they are free."""
+    port = next(p for p in net.graph.inputs if p.name == net.input_names[0])
+    _, channels, h, w = port.shape or (None,) * 4
+    size = (h, w) if isinstance(h, int) and isinstance(w, int) and min(h, w) > 0 else None
+    return channels if isinstance(channels, int) and channels > 0 else None, size
 
 
 def _by_name(

@@ -129,9 +129,11 @@ def _run(
 ) -> Iterator[dict[str, Any]]:
     pictures = np.stack([picture for _, picture in batch])
     scores = model.net(model.recipe.input(pictures)).astype(np.float64)
-    # softmax: p_i = exp(s_i − max s) / Σ_j exp(s_j − max s)
-    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-    probabilities = weights / weights.sum(axis=1, keepdims=True)
+    probabilities = scores
+    if not model.probabilities:
+        # softmax: p_i = exp(s_i − max s) / Σ_j exp(s_j − max s)
+        weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+        probabilities = weights / weights.sum(axis=1, keepdims=True)
     for (path, _), row in zip(batch, probabilities, strict=True):
         order = np.argsort(-row, kind="stable")[:top]
         best = [{"class": model.classes[i], "probability": float(row[i])} for i in order]

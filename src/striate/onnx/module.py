@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import warnings
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import suppress
@@ -71,6 +72,7 @@ class OnnxModule(Module):
         output_names: of the outputs, in the order in which they are given.
         metadata: what the file says about itself, key → text.
         classes: names of classes from the metadata, or None.
+        recipe: preprocessing, as `export` writes it in the metadata, or None.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -78,6 +80,7 @@ class OnnxModule(Module):
         self.graph = graph
         self.metadata = dict(graph.metadata)
         self.classes = class_names(graph.metadata)
+        self.recipe = recipe(graph.metadata)
         self.input_names = tuple(p.name for p in graph.inputs if p.name not in graph.initialisers)
         self.output_names = tuple(port.name for port in graph.outputs)
         self.weight_dtypes: dict[str, DType] = {}
@@ -325,6 +328,14 @@ def class_names(metadata: Mapping[str, str]) -> list[str] | None:
                 found = [found[k] for k in sorted(found)]
             if isinstance(found, (list, tuple)):
                 return [str(name) for name in found]
+    return None
+
+
+def recipe(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """The preprocessing that `export` has written, as a dictionary."""
+    with suppress(ValueError, RecursionError):
+        found = json.loads(metadata.get("recipe", ""))
+        return found if isinstance(found, dict) else None
     return None
 
 

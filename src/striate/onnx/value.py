@@ -93,7 +93,7 @@ def fits_float32(dtype: DType) -> bool:
 def as_float32(array: Array) -> Array:
     """The numbers in float32; those beyond its range become infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(array.astype(np.float32), order="C")
+        return np.asarray(array.astype(np.float32, copy=False), order="C")
 
 
 def cast_array(array: Array, dtype: DType) -> Array:
