@@ -23,9 +23,7 @@ from striate.onnx.read import OPSETS
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
 # Cases whose operators we have, but which cannot pass: pattern of the name, and why.
 EXCEPTIONS = {
-    r"test_training_dropout(?!.*zero)": "the random numbers are NumPy's",
     r"test_identity_(sequence|opt)": "sequences and optional values are not supported",
-    r"test_operator_add(constant|_.*broadcast)": "float64 is computed in float32: infinite",
 }
 BEGIN, END = "<!-- conformance: begin -->", "<!-- conformance: end -->"
 

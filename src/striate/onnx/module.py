@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from striate import engine
-from striate.errors import ArgumentError, DTypeError, ShapeError, StriateError, UnsupportedError
+from striate.errors import ArgumentError, StriateError, UnsupportedError
 from striate.graph import Graph as Traced
 from striate.graph import Param, Trace, current_trace
 from striate.graph.ops.leaf import Input, ParamLeaf
@@ -21,6 +21,7 @@ from striate.graph.symbol import Symbol, as_value
 from striate.graph.value import topological
 from striate.nn.module import Module
 from striate.nn.tracing import Programs, as_input, call_on_symbols, named
+from striate.onnx.arrays import beyond_float32, bytes_of, finished, plain, read_array
 from striate.onnx.evaluate import Layer, evaluate
 from striate.onnx.handlers import HANDLERS
 from striate.onnx.read import Graph, Node, Port
@@ -32,7 +33,6 @@ from striate.onnx.value import (
     NeedsValue,
     Tensor,
     as_float32,
-    cast_array,
     fits_float32,
     is_real,
     is_whole,
@@ -125,8 +125,8 @@ class OnnxModule(Module):
                 continue
             results: tuple[Array, ...] = ()
             if plan.run is not None:
-                results = self._plans.call(plan, [as_input(_plain(a)) for a in moving.values()])
-            return tuple(_finished(plan.outputs, results))
+                results = self._plans.call(plan, [as_input(plain(a)) for a in moving.values()])
+            return tuple(finished(plan.outputs, results))
 
     def forward(self, *inputs: Any) -> Any:
         """On symbols, in the order of the inputs: symbols of the outputs."""
@@ -174,14 +174,19 @@ class OnnxModule(Module):
         missing = [name for name in self.input_names if name not in given]
         if missing:
             raise ArgumentError(f"the model also needs the inputs {', '.join(missing)}")
-        return {name: _array(ports[name], x) for name, x in given.items()}
+        return {name: read_array(ports[name], x) for name, x in given.items()}
 
     def _is_static(self, name: str, array: Array) -> bool:
-        return name in self.static or array.size == 0 or array.dtype.kind in "OUS"
+        return (
+            name in self.static
+            or array.size == 0
+            or array.dtype.kind in "OUS"
+            or beyond_float32(array)
+        )
 
     def _key(self, arrays: Mapping[str, Array], moving: Mapping[str, Array]) -> Hashable:
         fixed = tuple(
-            (name, a.shape, a.dtype.str, hashlib.blake2b(_bytes(a)).digest())
+            (name, a.shape, a.dtype.str, hashlib.blake2b(bytes_of(a)).digest())
             for name, a in arrays.items()
             if name not in moving
         )
@@ -337,52 +342,3 @@ def recipe(metadata: Mapping[str, str]) -> dict[str, Any] | None:
         found = json.loads(metadata.get("recipe", ""))
         return found if isinstance(found, dict) else None
     return None
-
-
-# ---------------------------------------------------------------------------- arrays
-
-
-def _array(port: Port, x: Any) -> Array:
-    """An input array in the declared dtype. Raises ShapeError and DTypeError."""
-    declared = port.dtype
-    if declared is None:
-        raise UnsupportedError(f"input {port.name!r} is no tensor; only tensors are supported")
-    array = x.data if isinstance(x, Param) else np.asarray(x)
-    if port.shape is not None and array.ndim != len(port.shape):
-        hint = "; add the batch axis with x[None]" if array.ndim + 1 == len(port.shape) else ""
-        shape = ", ".join("?" if n is None else str(n) for n in port.shape)
-        raise ShapeError(
-            f"input {port.name!r} is declared as ({shape}), got an array {array.shape}{hint}"
-        )
-    if array.dtype == declared or array.dtype.kind in "OUS":
-        return array
-    if is_whole(declared) and not is_whole(array.dtype):
-        raise DTypeError(
-            f"input {port.name!r} takes {declared}, got {array.dtype}: convert it with "
-            f".astype({declared.name!r})"
-        )
-    if not is_whole(array.dtype) and not is_real(array.dtype):
-        raise DTypeError(f"input {port.name!r} takes {declared}, got {array.dtype}")
-    return cast_array(array, declared)
-
-
-def _plain(array: Array) -> Array:
-    """An array that NumPy itself can convert."""
-    return as_float32(array) if array.dtype.kind == "V" else array
-
-
-def _bytes(array: Array) -> bytes:
-    return repr(array.tolist()).encode() if array.dtype.kind == "O" else array.tobytes()
-
-
-def _finished(
-    outputs: tuple[Tensor | Array, ...], results: tuple[Array, ...]
-) -> Iterator[Array]:  # fmt: skip
-    """Known outputs, and those of the program in the model's dtypes."""
-    computed = iter(results)
-    for output in outputs:
-        if not isinstance(output, Tensor):
-            yield np.array(output)
-            continue
-        array = next(computed)
-        yield cast_array(output.finish(array) if output.finish else array, output.dtype)

@@ -96,6 +96,14 @@ def _of_elements(call: Call, eps: float) -> Value:
     return x * factor + (bias - mean * factor)
 
 
+def _seeded(call: Call, ratio: float) -> Any:
+    """With a seed the elements kept are always the same: those of NumPy's generator, as in onnx."""
+    # The reference implementation's own generator: no other gives its numbers.
+    random = np.random.RandomState(call.integer("seed"))
+    kept = random.uniform(0, 1, call.shape(0)) >= ratio
+    return call.symbol(0) * (kept / (1 - ratio)).astype(np.float32), kept
+
+
 @handler("Dropout", since=6, known=(1, 2))
 def dropout(call: Call) -> Any:
     """X itself, unless the node or the module is in training mode; and which elements are kept."""
@@ -107,6 +115,8 @@ def dropout(call: Call) -> Any:
         trains = call.given(2) and bool(call.array(2).reshape(()))
     x = call.item(0)
     drops = (trains or call.training) and ratio > 0
+    if drops and call.has("seed"):
+        return _seeded(call, ratio)
     if drops and len(call.node.outputs) > 1 and call.node.outputs[1]:
         raise call.unsupported("its mask when training", "the first output")
     y = F.dropout(call.symbol(0), ratio) if drops else x
