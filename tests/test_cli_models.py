@@ -242,8 +242,11 @@ def test_inspect_states_the_peak_memory(cli):
     assert "to train on a batch of 16" in cli(*net, "--train").out
 
 
-@pytest.mark.parametrize("name", models.list())
-def test_inspect_knows_the_usual_picture_of_every_network(cli, name):
+@pytest.mark.parametrize(
+    "name",
+    ["convnext_tiny", "lenet", "lenet-bn", "MobileNetV3-Small", "nin", "resnet18", "vgg11-bn"],
+)
+def test_inspect_knows_the_usual_picture_of_a_network(cli, name):
     outcome = cli("inspect", name, "--classes", 10, "--json")
     assert outcome.code == 0
     assert outcome.json["layers"][-1]["output"] == [10]

@@ -174,11 +174,9 @@ def test_initial_weights_are_torchvisions():
 
 
 def test_the_registry():
-    assert st.models.list("res*") == ["resnet18", "resnet34", "resnet50"]
-    assert st.models.list("*net*_*") == ["mobilenet_v2", "squeezenet1_1"]
-    small, large = ["lenet", "lenet-bn"], ["densenet121", "mobilenet_v2", "squeezenet1_1"]
-    residual = ["resnet18", "resnet34", "resnet50"]
-    assert st.models.list() == sorted([*small, *large, *residual, "vgg11-bn"])
+    residual = ["resnet101", "resnet152", "resnet18", "resnet34", "resnet50"]
+    assert st.models.list("resnet*") == residual
+    assert st.models.list("*net*_v2") == ["mobilenet_v2"]
 
     @st.models.register("tiny")
     def tiny(*, num_classes=2, in_channels=1):
@@ -188,7 +186,7 @@ def test_the_registry():
         net = st.models.create("tiny", num_classes=None, in_channels=5)
         assert net.arch == {"name": "tiny", "arguments": {"num_classes": 2, "in_channels": 5}}
         with pytest.raises(st.ArgumentError, match="registered already"):
-            st.models.register("tiny")
+            st.models.register("Ti_ny")
     finally:
         del registry._builders["tiny"]
 
@@ -197,7 +195,7 @@ def test_the_registry():
     ("name", "options", "words"),
     [
         ("resnet81", {}, "did you mean 'resnet18'"),
-        ("transformer", {}, "there are: densenet121, lenet, lenet-bn"),
+        ("transformer", {}, "there are: alexnet, convnext_tiny"),
         ("resnet18", {"num_class": 3}, "no option 'num_class'; did you mean 'num_classes'"),
         ("resnet18", {"stem": "64"}, "stem"),
         ("resnet18", {"num_classes": 0}, "num_classes must be a positive int, got 0"),

@@ -59,6 +59,23 @@ LAYERS = [
     ("ZeroPad2d", ((1, 2, 0, 3),), {}, IMAGE),
     ("Upsample", (), {"scale_factor": 2}, IMAGE),
     ("Upsample", ((9, 9),), {"mode": "bilinear", "align_corners": True}, IMAGE),
+    ("SyncBatchNorm", (4,), {"eps": 1e-3}, IMAGE),
+    ("GroupNorm", (2, 4), {}, IMAGE),
+    ("GroupNorm", (1, 4), {"eps": 1e-2}, IMAGE),
+    ("GroupNorm", (4, 4), {"affine": False}, IMAGE),
+    ("GroupNorm", (2, 6), {}, (3, 6)),
+    ("InstanceNorm2d", (4,), {}, IMAGE),
+    ("InstanceNorm2d", (4,), {"affine": True}, IMAGE),
+    ("LayerNorm", (6,), {}, IMAGE),
+    ("LayerNorm", ((7, 6),), {"bias": False}, IMAGE),
+    ("LayerNorm", ((4, 7, 6), 1e-3, False), {}, IMAGE),
+    ("LocalResponseNorm", (3,), {}, IMAGE),
+    ("LocalResponseNorm", (2, 0.5, 0.6, 2.0), {}, IMAGE),
+    ("Softplus", (), {}, IMAGE),
+    ("Softplus", (30.0, 5.0), {}, IMAGE),
+    ("Mish", (), {}, IMAGE),
+    ("ChannelShuffle", (2,), {}, IMAGE),
+    ("PixelShuffle", (2,), {}, (2, 8, 3, 5)),
 ]
 
 
@@ -148,6 +165,9 @@ def test_seeds_give_the_same_weights_again():
         (lambda: nn.BatchNorm2d(3, eps=0), "eps"),
         (lambda: nn.Dropout(1.5), "1.5"),
         (lambda: nn.GELU("exact"), "approximate"),
+        (lambda: nn.StochasticDepth(0.1, "column"), "column"),
+        (lambda: nn.StochasticDepth(-1), "StochasticDepth: p must lie in 0..1, got -1"),
+        (lambda: nn.GroupNorm(3, 4), "num_channels=4 must be divisible by num_groups=3"),
         (nn.Upsample, "size"),
         (lambda: nn.AdaptiveAvgPool2d(0), "output_size"),
         (lambda: nn.Sequential(nn.ReLU(), 3), "int"),
@@ -156,6 +176,11 @@ def test_seeds_give_the_same_weights_again():
 def test_bad_arguments_are_named(make, words):
     with pytest.raises(st.ArgumentError, match=words):
         make()
+
+
+def test_running_statistics_of_instances_are_refused():
+    with pytest.raises(st.UnsupportedError, match="track_running_stats"):
+        nn.InstanceNorm2d(4, track_running_stats=True)
 
 
 def test_one_value_per_channel_in_training_names_the_layer():

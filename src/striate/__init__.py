@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from striate.pixels import Pixels
     from striate.report.summary import summary
     from striate.train.history import History
+    from striate.train.precise import precise_batch_norm
     from striate.train.step import compile_step
     from striate.train.trainer import Trainer
 
@@ -80,6 +81,7 @@ _NAMES = {
     "load": "striate.io.model",
     "load_weights": "striate.io.weights",
     "manual_seed": "striate.nn.init",
+    "precise_batch_norm": "striate.train.precise",
     "read_weights": "striate.io.weights",
     "save": "striate.io.model",
     "set_num_threads": "striate.engine",
@@ -120,6 +122,7 @@ __all__ = [
     "nn",
     "onnx",
     "optim",
+    "precise_batch_norm",
     "read_weights",
     "save",
     "schedule",

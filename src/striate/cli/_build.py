@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from striate.cli._output import note
 from striate.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 SMALL_PICTURE = 96  # up to this side a net's stem for small pictures is taken
 
 
-def refuse_impossible(settings: Settings) -> None:
+def refuse_impossible(settings: Settings, resume: bool) -> None:
     """Raise ArgumentError for what is wrong whatever the pictures are, before they are read."""
     from striate import models
     from striate.data import Augment
@@ -27,6 +29,8 @@ def refuse_impossible(settings: Settings) -> None:
     Augment.parse(settings.augment)
     if "stem" not in models.options(settings.model) and settings.stem is not None:
         raise ArgumentError(f"--stem: {settings.model} has no choice of stems; leave it out")
+    if settings.weights is not None and not resume and not _path(settings.weights).is_file():
+        raise ArgumentError(f"--weights: there is no file {settings.weights}")
     if settings.schedule == "onecycle" and settings.warmup:
         raise ArgumentError("--warmup: the schedule onecycle has a rise of its own; leave it out")
 
@@ -52,15 +56,28 @@ def usual_stem(model: str, size: tuple[int, int] | None) -> str | None:
     return "32" if min(size) <= SMALL_PICTURE else "224"
 
 
-def build_net(settings: Settings, classes: int) -> Module:
-    """The net with its initial weights, drawn by the seed."""
+def build_net(settings: Settings, classes: int, resume: bool) -> Module:
+    """The net with its initial weights: drawn by the seed, then those of --weights.
+
+    A run that is resumed has all of them in its checkpoint.
+    """
+    from striate.io.weights import load_weights
     from striate.nn.init import manual_seed
 
     assert settings.channels is not None
     manual_seed(settings.seed)
-    return create_net(
-        settings.model, classes, settings.channels, settings.image_size, settings.stem
-    )
+    net = create_net(settings.model, classes, settings.channels, settings.image_size, settings.stem)
+    if settings.weights is not None and not resume:
+        left_out = load_weights(net, _path(settings.weights), skip_head=None).missing
+        but = f", but for {', '.join(left_out)}" if left_out else ""
+        note(f"weights of {settings.weights}{but}")
+    if settings.freeze is not None:
+        net.freeze(*(pattern.strip() for pattern in settings.freeze.split(",")))
+    return net
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
 
 
 def create_net(

@@ -94,10 +94,14 @@ def _by_name(
     """A registered net made for pictures of this shape."""
     from striate import models
 
-    known = models.list()
-    if name not in known:
+    try:
+        name = models.canonical(name)
+    except ArgumentError:
+        known = models.list()
         hint = nearest(name, known) or f"; networks are {', '.join(known)}"
-        raise ArgumentError(f"{name}: there is no such file, and no network of that name{hint}")
+        raise ArgumentError(
+            f"{name}: there is no such file, and no network of that name{hint}"
+        ) from None
     if shape is None:
         options = models.options(name)
         side = options.get("image_size") or int(stem or options.get("stem", 224))

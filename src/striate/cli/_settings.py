@@ -37,6 +37,8 @@ class Settings:
 
     data: str
     model: str
+    weights: str | None
+    freeze: str | None
     stem: str | None
     image_size: tuple[int, int] | None
     channels: int | None
@@ -97,10 +99,19 @@ _NOT_NEGATIVE = click.FloatRange(0)
 
 _OPTIONS = (
     click.option("--model", default="lenet-bn", metavar="NAME",
-                 help="densenet121, lenet, lenet-bn, mobilenet_v2, resnet18, resnet34, resnet50, "
-                 "squeezenet1_1 or vgg11-bn."),
+                 help="alexnet, convnext_tiny, densenet121, densenet169, efficientnet_b0, "
+                 "efficientnet_lite0, googlenet, lenet, lenet-bn, mobilenet_v1, mobilenet_v2, "
+                 "mobilenet_v3_large, mobilenet_v3_small, nin, regnet_y_400mf, resnet18, resnet34, "
+                 "resnet50, resnet101, resnet152, resnext50_32x4d, shufflenet_v2_x0_5, "
+                 "shufflenet_v2_x1_0, squeezenet1_0, squeezenet1_1, vgg11, vgg13, vgg16, vgg19, "
+                 "vgg11-bn, vgg13-bn, vgg16-bn, vgg19-bn or wide_resnet50_2."),
+    click.option("--weights", metavar="FILE",
+                 help="Weights to start from, as safetensors; with other classes all but the last "
+                 "layer."),
+    click.option("--freeze", metavar="PATTERN",
+                 help='Weights and layers that training leaves alone, such as "conv1,layer[1-3]".'),
     click.option("--stem", type=Name(["32", "224"]),
-                 help="First layers of ResNet and VGG: for pictures of about 32 or 224 pixels. "
+                 help="First layers: for pictures of about 32 or 224 pixels. "
                  "[default: by the image size]"),
     click.option("--image-size", type=ImageSize(),
                  help="Size the pictures are brought to. [default: the size they share]"),
@@ -200,7 +211,7 @@ def _canonical(name: str, value: Any) -> Any:
         from striate.data import Augment
 
         return str(Augment.parse(value))
-    if name == "data":
+    if name in {"data", "weights"}:
         return (
             str(Path(value).expanduser().resolve()) if Path(value).expanduser().exists() else value
         )

@@ -79,11 +79,11 @@ def train(
         raise ArgumentError(
             f"{out} exists and is not empty; go on with it (--resume {out}) or give another name"
         )
-    refuse_impossible(given)
+    refuse_impossible(given, resume is not None)
     began = time.perf_counter()
     found = training_data(given)
     settings = resolve(given, found.train.recipe)
-    net = build_net(settings, len(found.train.classes))
+    net = build_net(settings, len(found.train.classes), resume is not None)
     run = resume or _new_folder(out)
     write_config(settings, run)
     _write_unreadable(found.bad, run)

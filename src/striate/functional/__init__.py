@@ -13,18 +13,25 @@ from striate.functional.activation import hardswish as hardswish
 from striate.functional.activation import hardtanh as hardtanh
 from striate.functional.activation import leaky_relu as leaky_relu
 from striate.functional.activation import log_softmax as log_softmax
+from striate.functional.activation import mish as mish
 from striate.functional.activation import prelu as prelu
 from striate.functional.activation import relu as relu
 from striate.functional.activation import relu6 as relu6
 from striate.functional.activation import sigmoid as sigmoid
 from striate.functional.activation import silu as silu
 from striate.functional.activation import softmax as softmax
+from striate.functional.activation import softplus as softplus
 from striate.functional.activation import tanh as tanh
 from striate.functional.convolution import conv2d as conv2d
 from striate.functional.convolution import conv2d_grad as conv2d_grad
 from striate.functional.convolution import conv_transpose2d as conv_transpose2d
 from striate.functional.convolution import conv_transpose2d_grad as conv_transpose2d_grad
 from striate.functional.convolution import linear as linear
+from striate.functional.local_norm import group_norm as group_norm
+from striate.functional.local_norm import instance_norm as instance_norm
+from striate.functional.local_norm import layer_norm as layer_norm
+from striate.functional.local_norm import layer_norm2d as layer_norm2d
+from striate.functional.local_norm import local_response_norm as local_response_norm
 from striate.functional.losses import binary_cross_entropy as binary_cross_entropy
 from striate.functional.losses import (
     binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,

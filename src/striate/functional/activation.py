@@ -103,6 +103,31 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
 
 @functional("x")
+def softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """log(1 + exp(beta · x)) / beta, and x itself where beta · x > threshold.
+
+    Raises ArgumentError for beta 0.
+    """
+    if beta == 0:
+        raise ArgumentError("softplus: beta must not be 0")
+    # log(1 + e^t) = max(t, 0) + log(1 + e^-|t|), where nothing overflows
+    t = x * beta
+    falling = select(t > 0, -t, t)
+    y = (m("relu", t) + m("log", m("exp", falling) + 1.0)) * (1 / beta)
+    return select(t > threshold, x, y)
+
+
+@functional("x")
+def mish(x: Tensor) -> Tensor:
+    """x · tanh(log(1 + exp(x)))."""
+    # tanh(log(1 + e)) = ((1 + e)² - 1) / ((1 + e)² + 1) = n / (n + 2) with n = e · (e + 2);
+    # from x = 20 on it is 1 in float32
+    e = m("exp", select(x > 20, 20.0, x))
+    n = e * (e + 2.0)
+    return x * (n / (n + 2.0))
+
+
+@functional("x")
 def hardsigmoid(x: Tensor) -> Tensor:
     """relu6(x + 3) / 6."""
     return relu6(x + 3.0) * (1 / 6)

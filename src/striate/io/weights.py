@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from striate.errors import ArgumentError, DTypeError, FormatError, ShapeError
 from striate.io.names import other_names
 from striate.io.pth import read_pth
 from striate.io.safetensors import Arrays, read_safetensors
+from striate.models import head
 from striate.nn.module import Module
 from striate.nn.state import LoadResult
 
@@ -96,7 +98,7 @@ def load_weights(
     path: str | os.PathLike[str],
     *,
     strict: bool = True,
-    skip_head: bool = False,
+    skip_head: bool | None = False,
     key: str | None = None,
 ) -> LoadResult:
     """Copy the weights of a file into a net: Striate's, PyTorch's, torchvision's or timm's.
@@ -110,11 +112,13 @@ def load_weights(
         path: see `read_weights`.
         strict: whether keys that only one side has are an error; `num_batches_tracked` may be
             missing.
-        skip_head: keep the net's own last layer (`net.state_dict()` before) instead of the file's,
-            for another number of classes.
+        skip_head: keep the net's own last layer instead of the file's, for another number of
+            classes; None: where the number differs.
         key: see `read_weights`.
 
-    Returns: the missing and the unexpected keys.
+    Returns: the missing and the unexpected keys; missing are also those of a head that was
+    skipped, unexpected those of parts that a net is known to leave out (GoogLeNet's auxiliary
+    heads), which are no error.
 
     Raises:
         ArgumentError: strict, and there are such keys.
@@ -130,26 +134,36 @@ def fit_weights(
     source: str | os.PathLike[str],
     *,
     strict: bool = True,
-    skip_head: bool = False,
+    skip_head: bool | None = False,
 ) -> LoadResult:
     """`load_weights` of arrays that have been read; `source` is named in errors."""
-    own = {name: param.shape for name, param in net._state()}
+    ours = dict(net._state())
+    own = {name: param.shape for name, param in ours.items()}
+    patterns: tuple[str, ...] = getattr(net, "unused_keys", ())
     state = match_names(own, arrays)
-    head = head_of(net)
-    if skip_head:
-        state = {name: array for name, array in state.items() if not name.startswith(f"{head}.")}
-        ours = dict(net._state())
-        state.update({name: ours[name].data for name in ours if name.startswith(f"{head}.")})
+    unused = [name for name in state if any(fnmatch.fnmatchcase(name, p) for p in patterns)]
+    state = {name: array for name, array in state.items() if name not in unused}
+    last = head_of(net)
+    if skip_head is None:
+        skip_head = _other_classes(own, state, last)
+    kept = [name for name in ours if skip_head and name.startswith(f"{last}.")]
+    state = {name: array for name, array in state.items() if not _within(name, last, skip_head)}
+    state |= {name: ours[name].data for name in kept}
     for name, array in state.items():
         if name in own and array.shape != own[name]:
             raise ShapeError(
                 f"{source}: {name}: the net has shape {own[name]}, the file {array.shape}"
-                f"{_head_hint(name, head, own[name], array.shape)}"
+                f"{_head_hint(name, last, own[name], array.shape)}"
             )
     try:
-        return net.load_state_dict(state, strict=strict)
+        missing, unexpected = net.load_state_dict(state, strict=strict)
     except (ArgumentError, DTypeError) as error:
         raise type(error)(f"{source}: {error}") from error
+    return LoadResult([*missing, *kept], [*unexpected, *unused])
+
+
+def _within(name: str, last: str, skipped: bool) -> bool:
+    return skipped and name.startswith(f"{last}.")
 
 
 def match_names(own: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Array]) -> Arrays:
@@ -181,9 +195,20 @@ def _in_shape(array: Array, shape: tuple[int, ...] | None) -> Array:
 
 
 def head_of(net: Module) -> str:
-    """The path of the last layer with weights: of a classifier the one whose width is classes."""
-    with_weights = [name for name, module in net.named_modules() if module._parameters]
-    return with_weights[-1] if with_weights else ""
+    """The path of the layer that gives the classes; "" for a net that has none."""
+    try:
+        return head(net)
+    except ArgumentError:
+        return ""
+
+
+def _other_classes(own: Mapping[str, tuple[int, ...]], arrays: Arrays, last: str) -> bool:
+    """Whether the head of the file differs from the net's in the number of classes alone."""
+    return any(
+        own[name][1:] == array.shape[1:] and own[name] != array.shape
+        for name, array in arrays.items()
+        if name in own and name.startswith(f"{last}.")
+    )
 
 
 def _head_hint(name: str, head: str, ours: tuple[int, ...], theirs: tuple[int, ...]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from striate import concat, nn
 from striate.graph import Value
+from striate.models.blocks import halvings
 from striate.models.registry import register
 from striate.nn import init
 
@@ -62,10 +63,14 @@ class DenseNet(nn.Module):
     """A stem, four dense blocks with transitions between, one dense layer.
 
     Args:
-        depths: layers in each block: (6, 12, 24, 16) is DenseNet-121.
+        depths: layers in each block: (6, 12, 24, 16) is DenseNet-121, (6, 12, 32, 32) DenseNet-169.
         growth: channels that each layer adds (k of the paper).
         num_classes: width of the last layer.
         in_channels: channels of the images.
+        stem: "224": 7×7 convolution of stride 2 and a 3×3 max pool of stride 2; "32": 3×3
+            convolution of stride 1 and no pool, for images of about 32×32 pixels.
+
+    Raises ArgumentError for another `stem`.
     """
 
     def __init__(
@@ -74,15 +79,20 @@ class DenseNet(nn.Module):
         growth: int = 32,
         num_classes: int = 1000,
         in_channels: int = 3,
+        stem: str = "224",
     ) -> None:
         super().__init__()
-        channels = 2 * growth
+        first, second = halvings("densenet", stem)
+        channels, size = 2 * growth, 7 if first == 2 else 3
         layers: dict[str, nn.Module] = {
-            "conv0": nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False),
+            "conv0": nn.Conv2d(
+                in_channels, channels, size, stride=first, padding=size // 2, bias=False
+            ),
             "norm0": nn.BatchNorm2d(channels),
             "relu0": nn.ReLU(),
-            "pool0": nn.MaxPool2d(3, stride=2, padding=1),
         }
+        if second == 2:
+            layers["pool0"] = nn.MaxPool2d(3, stride=2, padding=1)
         for i, depth in enumerate(depths, 1):
             layers[f"denseblock{i}"] = DenseBlock(depth, channels, growth)
             channels += depth * growth
@@ -101,12 +111,18 @@ class DenseNet(nn.Module):
         self.classifier.bias.assign(init.zeros(self.classifier.bias.shape))
 
     def forward(self, x: Value) -> Value:
-        """(n, in_channels, h, w) → (n, num_classes); h and w at least 29."""
+        """(n, in_channels, h, w) → (n, num_classes); h and w at least 29 ("32": 8)."""
         x = self.avgpool(self.relu(self.features(x)))
         return self.classifier(x.flatten(1))
 
 
 @register("densenet121")
-def densenet121(*, num_classes: int = 1000, in_channels: int = 3) -> DenseNet:
+def densenet121(*, num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> DenseNet:
     """DenseNet-121 with growth 32; see `DenseNet`."""
-    return DenseNet((6, 12, 24, 16), 32, num_classes, in_channels)
+    return DenseNet((6, 12, 24, 16), 32, num_classes, in_channels, stem)
+
+
+@register("densenet169")
+def densenet169(*, num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> DenseNet:
+    """DenseNet-169 with growth 32; see `DenseNet`."""
+    return DenseNet((6, 12, 32, 32), 32, num_classes, in_channels, stem)

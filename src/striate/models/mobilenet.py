@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from striate import nn
 from striate.graph import Value
+from striate.models.blocks import conv_bn, halvings, initialise
 from striate.models.registry import register
-from striate.nn import init
 
 # Table 2 of the paper: expansion factor, output channels, blocks, stride of the first block.
 STAGES = (
@@ -22,22 +22,6 @@ STAGES = (
 )
 
 
-def conv_bn(
-    in_channels: int, channels: int, kernel_size: int, stride: int = 1, groups: int = 1
-) -> nn.Sequential:
-    """Convolution, batch normalisation and ReLU6."""
-    conv = nn.Conv2d(
-        in_channels,
-        channels,
-        kernel_size,
-        stride=stride,
-        padding=kernel_size // 2,
-        groups=groups,
-        bias=False,
-    )
-    return nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU6())
-
-
 class InvertedResidual(nn.Module):
     """Expand by a 1×1 convolution, filter each channel by itself, project by a linear 1×1.
 
@@ -49,9 +33,9 @@ class InvertedResidual(nn.Module):
         hidden = in_channels * expansion
         layers: list[nn.Module] = []
         if expansion != 1:
-            layers.append(conv_bn(in_channels, hidden, 1))
+            layers.append(conv_bn(in_channels, hidden, activation=nn.ReLU6))
         layers += [
-            conv_bn(hidden, hidden, 3, stride, groups=hidden),
+            conv_bn(hidden, hidden, 3, stride, hidden, nn.ReLU6),
             nn.Conv2d(hidden, channels, 1, bias=False),
             nn.BatchNorm2d(channels),
         ]
@@ -69,33 +53,27 @@ class MobileNetV2(nn.Module):
     Args:
         num_classes: width of the last layer.
         in_channels: channels of the images.
+        stem: "224" as in the paper; "32", for images of about 32×32 pixels, has stride 1 where the
+            size is halved the first two times.
+
+    Raises ArgumentError for another `stem`.
     """
 
-    def __init__(self, num_classes: int = 1000, in_channels: int = 3) -> None:
+    def __init__(self, num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> None:
         super().__init__()
+        first, second = halvings("mobilenet_v2", stem)
         channels = 32
-        layers: list[nn.Module] = [conv_bn(in_channels, channels, 3, stride=2)]
-        for expansion, out_channels, depth, first_stride in STAGES:
+        layers: list[nn.Module] = [conv_bn(in_channels, channels, 3, first, 1, nn.ReLU6)]
+        for i, (expansion, out_channels, depth, first_stride) in enumerate(STAGES):
             for block in range(depth):
-                stride = first_stride if block == 0 else 1
+                stride = 1 if block else second if i == 1 else first_stride
                 layers.append(InvertedResidual(channels, out_channels, stride, expansion))
                 channels = out_channels
-        layers.append(conv_bn(channels, 1280, 1))
+        layers.append(conv_bn(channels, 1280, activation=nn.ReLU6))
         self.add_module("features", nn.Sequential(*layers))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, num_classes))
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """torchvision's: convolutions by He with fan_out, dense weights N(0, 0.01), bias 0."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                shape = module.weight.shape
-                module.weight.assign(init.kaiming_normal(shape, mode="fan_out"))
-            elif isinstance(module, nn.Linear):
-                module.weight.assign(init.normal(module.weight.shape, 0.01))
-                assert module.bias is not None
-                module.bias.assign(init.zeros(module.bias.shape))
+        initialise(self)
 
     def forward(self, x: Value) -> Value:
         """(n, in_channels, h, w) → (n, num_classes)."""
@@ -104,6 +82,8 @@ class MobileNetV2(nn.Module):
 
 
 @register("mobilenet_v2")
-def mobilenet_v2(*, num_classes: int = 1000, in_channels: int = 3) -> MobileNetV2:
+def mobilenet_v2(
+    *, num_classes: int = 1000, in_channels: int = 3, stem: str = "224"
+) -> MobileNetV2:
     """MobileNetV2 of width 1; see `MobileNetV2`."""
-    return MobileNetV2(num_classes, in_channels)
+    return MobileNetV2(num_classes, in_channels, stem)

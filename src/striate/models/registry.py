@@ -19,11 +19,14 @@ _builders: dict[str, Callable[..., Module]] = {}
 def register(name: str) -> Callable[[Builder], Builder]:
     """Decorator: make a function that returns a net known as `name`.
 
+    Capitals, hyphens, underscores and dots do not count when the name is looked up: MobileNetV2 is
+    mobilenet_v2, and vgg11_bn is vgg11-bn.
+
     The function takes keyword arguments with defaults, `num_classes` and `in_channels` among
     them, and every value must be one that JSON can hold, for it is written into model files.
     Raises ArgumentError if the name is taken.
     """
-    if name in _builders:
+    if _key(name) in map(_key, _builders):
         raise ArgumentError(f"a model named {name!r} is registered already")
 
     def add(builder: Builder) -> Builder:
@@ -37,7 +40,7 @@ def create(name: str, **arguments: Any) -> Module:
     """A new net with seeded initial weights (see `striate.manual_seed`), in training mode.
 
     Args:
-        name: one of `list_models()`.
+        name: one of `list_models()`; capitals, hyphens, underscores and dots do not count.
         arguments: `num_classes`, `in_channels` and the model's own options, such as `stem`; what is
             left out or None has the model's default.
 
@@ -46,6 +49,7 @@ def create(name: str, **arguments: Any) -> Module:
     Raises:
         ArgumentError: unknown name (with the nearest match), unknown option, or a bad value.
     """
+    name = canonical(name)
     resolved = options(name)
     for argument in arguments:
         if argument not in resolved:
@@ -68,10 +72,24 @@ def options(name: str) -> dict[str, Any]:
 
     Raises ArgumentError, with the nearest match, for an unknown name.
     """
-    if name not in _builders:
-        raise ArgumentError(f"no model is named {name!r}{_nearest(name, list_models())}")
-    parameters = inspect.signature(_builders[name]).parameters
+    parameters = inspect.signature(_builders[canonical(name)]).parameters
     return {key: parameter.default for key, parameter in parameters.items()}
+
+
+def canonical(name: str) -> str:
+    """The name under which a model is registered, from any spelling of it.
+
+    Raises ArgumentError, with the nearest match, for an unknown name.
+    """
+    found = {_key(known): known for known in _builders}.get(_key(name))
+    if found is None:
+        raise ArgumentError(f"no model is named {name!r}{_nearest(name, list_models())}")
+    return found
+
+
+def _key(name: str) -> str:
+    """What counts in a name."""
+    return name.lower().translate(str.maketrans("", "", "-_."))
 
 
 def list_models(pattern: str = "*") -> list[str]:

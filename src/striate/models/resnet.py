@@ -1,15 +1,16 @@
-"""Residual networks under torchvision's keys.
+"""Residual networks, also grouped and wide, under torchvision's keys.
 
 He, Zhang, Ren, Sun: Deep residual learning for image recognition, 2016.
+Xie, Girshick, Dollár, Tu, He: Aggregated residual transformations for deep neural networks, 2017.
+Zagoruyko, Komodakis: Wide residual networks, 2016.
 """
 
 from __future__ import annotations
 
 from striate import nn
-from striate.errors import ArgumentError
 from striate.graph import Value
+from striate.models.blocks import halvings, initialise
 from striate.models.registry import register
-from striate.nn import init
 
 
 def shortcut(in_channels: int, channels: int, stride: int) -> nn.Sequential | None:
@@ -23,11 +24,18 @@ def shortcut(in_channels: int, channels: int, stride: int) -> nn.Sequential | No
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions around a shortcut: relu(F(x) + x)."""
+    """Two 3×3 convolutions around a shortcut: relu(F(x) + x); without groups."""
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int = 1,
+        groups: int = 1,  # noqa: ARG002 - as Bottleneck
+        group_width: int = 64,  # noqa: ARG002
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -47,18 +55,27 @@ class Bottleneck(nn.Module):
     """1×1, 3×3 and 1×1 convolutions around a shortcut; the last widens to 4 · channels.
 
     The stride is on the 3×3 convolution, as in torchvision; the paper has it on the first 1×1.
+    That convolution has `groups` groups and group_width · groups · channels / 64 channels.
     """
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int = 1,
+        groups: int = 1,
+        group_width: int = 64,
+    ) -> None:
         super().__init__()
+        width = channels * group_width // 64 * groups
         out_channels = self.expansion * channels
-        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, groups=groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU()
         self.downsample = shortcut(in_channels, out_channels, stride)
@@ -77,14 +94,22 @@ class ResNet(nn.Module):
     Args:
         block: `BasicBlock`, or `Bottleneck`, which gives four times the channels.
         depths: blocks in each stage: of `BasicBlock` (2, 2, 2, 2) is ResNet-18, (3, 4, 6, 3) is
-            ResNet-34; of `Bottleneck` (3, 4, 6, 3) is ResNet-50.
+            ResNet-34; of `Bottleneck` (3, 4, 6, 3) is ResNet-50, (3, 4, 23, 3) is ResNet-101 and
+            (3, 8, 36, 3) is ResNet-152.
         num_classes: width of the last layer.
         in_channels: channels of the images.
         stem: "224": 7×7 convolution of stride 2 and a 3×3 max pool of stride 2; "32": 3×3
             convolution of stride 1 and no pool, for images of about 32×32 pixels.
+        groups, group_width: of `Bottleneck`; 32 and 4 are ResNeXt-50 32×4d, 1 and 128 are
+            Wide-ResNet-50-2.
 
     Raises ArgumentError for another `stem`.
     """
+
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
 
     def __init__(
         self,
@@ -93,43 +118,29 @@ class ResNet(nn.Module):
         num_classes: int = 1000,
         in_channels: int = 3,
         stem: str = "224",
+        groups: int = 1,
+        group_width: int = 64,
     ) -> None:
         super().__init__()
-        if stem not in {"224", "32"}:
-            raise ArgumentError(f"resnet: stem must be '224' or '32', got {stem!r}")
-        if stem == "224":
-            self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-        else:
-            self.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
+        first, second = halvings("resnet", stem)
+        size = 7 if first == 2 else 3
+        self.conv1 = nn.Conv2d(in_channels, 64, size, stride=first, padding=size // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU()
         self.maxpool: nn.Module = (
-            nn.MaxPool2d(3, stride=2, padding=1) if stem == "224" else nn.Identity()
+            nn.MaxPool2d(3, stride=2, padding=1) if second == 2 else nn.Identity()
         )
-        wide = block.expansion
-        self.layer1 = self._stage(block, 64, 64, depths[0], stride=1)
-        self.layer2 = self._stage(block, 64 * wide, 128, depths[1], stride=2)
-        self.layer3 = self._stage(block, 128 * wide, 256, depths[2], stride=2)
-        self.layer4 = self._stage(block, 256 * wide, 512, depths[3], stride=2)
+        wide = 64
+        for i, depth in enumerate(depths):
+            channels, blocks = 64 << i, []
+            for j in range(depth):
+                stride = 2 if i > 0 and j == 0 else 1
+                blocks.append(block(wide, channels, stride, groups, group_width))
+                wide = block.expansion * channels
+            self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(512 * wide, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                shape = module.weight.shape
-                module.weight.assign(
-                    init.kaiming_normal(shape, mode="fan_out", nonlinearity="relu")
-                )
-
-    @staticmethod
-    def _stage(
-        block: type[BasicBlock | Bottleneck],
-        in_channels: int,
-        channels: int,
-        depth: int,
-        stride: int,
-    ) -> nn.Sequential:
-        rest = [block(block.expansion * channels, channels) for _ in range(depth - 1)]
-        return nn.Sequential(block(in_channels, channels, stride), *rest)
+        self.fc = nn.Linear(wide, num_classes)
+        initialise(self, dense_std=None)
 
     def forward(self, x: Value) -> Value:
         """(n, in_channels, h, w) → (n, num_classes)."""
@@ -154,3 +165,27 @@ def resnet34(*, num_classes: int = 1000, in_channels: int = 3, stem: str = "224"
 def resnet50(*, num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> ResNet:
     """ResNet-50; see `ResNet`."""
     return ResNet(Bottleneck, (3, 4, 6, 3), num_classes, in_channels, stem)
+
+
+@register("resnet101")
+def resnet101(*, num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> ResNet:
+    """ResNet-101; see `ResNet`."""
+    return ResNet(Bottleneck, (3, 4, 23, 3), num_classes, in_channels, stem)
+
+
+@register("resnet152")
+def resnet152(*, num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> ResNet:
+    """ResNet-152; see `ResNet`."""
+    return ResNet(Bottleneck, (3, 8, 36, 3), num_classes, in_channels, stem)
+
+
+@register("resnext50_32x4d")
+def resnext50_32x4d(*, num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> ResNet:
+    """ResNeXt-50 with 32 groups of 4 channels; see `ResNet`."""
+    return ResNet(Bottleneck, (3, 4, 6, 3), num_classes, in_channels, stem, 32, 4)
+
+
+@register("wide_resnet50_2")
+def wide_resnet50_2(*, num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> ResNet:
+    """ResNet-50 with twice the channels inside each block; see `ResNet`."""
+    return ResNet(Bottleneck, (3, 4, 6, 3), num_classes, in_channels, stem, 1, 128)

@@ -1,4 +1,4 @@
-"""VGG with batch normalisation, under torchvision's keys.
+"""VGG, with and without batch normalisation, under torchvision's keys.
 
 Simonyan, Zisserman: Very deep convolutional networks for large-scale image recognition, 2015.
 """
@@ -6,20 +6,22 @@ Simonyan, Zisserman: Very deep convolutional networks for large-scale image reco
 from __future__ import annotations
 
 from striate import nn
-from striate.errors import ArgumentError
 from striate.graph import Value
+from striate.models.blocks import halvings, initialise
 from striate.models.registry import register
-from striate.nn import init
 
-# Output channels of the 3×3 convolutions; "M" is a 2×2 max pool.
-VGG11 = (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M")
+# Table 1 of the paper: 3×3 convolutions in each of the five stages, by the number of layers with
+# weights, three dense ones among them.
+DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+CHANNELS = (64, 128, 256, 512, 512)
 
 
 class VGG(nn.Module):
-    """3×3 convolutions with batch normalisation and ReLU, halved five times by max pooling.
+    """Stages of 3×3 convolutions with ReLU, each ended by a 2×2 max pool.
 
     Args:
-        plan: output channels and pools, as `VGG11`.
+        layers: 11, 13, 16 or 19.
+        norm: whether batch normalisation follows every convolution (2014 there was none).
         num_classes: width of the last layer.
         in_channels: channels of the images.
         stem: "224": the paper's head, average pool to 7×7 and three dense layers with dropout;
@@ -30,29 +32,30 @@ class VGG(nn.Module):
 
     def __init__(
         self,
-        plan: tuple[int | str, ...],
+        layers: int,
+        norm: bool = True,
         num_classes: int = 1000,
         in_channels: int = 3,
         stem: str = "224",
     ) -> None:
         super().__init__()
-        if stem not in {"224", "32"}:
-            raise ArgumentError(f"vgg: stem must be '224' or '32', got {stem!r}")
-        layers: list[nn.Module] = []
-        channels = in_channels
-        for entry in plan:
-            if isinstance(entry, str):
-                layers.append(nn.MaxPool2d(2))
-                continue
-            conv = nn.Conv2d(channels, entry, 3, padding=1)
-            layers += [conv, nn.BatchNorm2d(entry), nn.ReLU()]
-            channels = entry
-        self.add_module("features", nn.Sequential(*layers))
-        self.avgpool = nn.AdaptiveAvgPool2d(7 if stem == "224" else 1)
+        full = halvings("vgg", stem) == (2, 2)
+        features: list[nn.Module] = []
+        before = in_channels
+        for channels, depth in zip(CHANNELS, DEPTHS[layers], strict=True):
+            for _ in range(depth):
+                features.append(nn.Conv2d(before, channels, 3, padding=1))
+                if norm:
+                    features.append(nn.BatchNorm2d(channels))
+                features.append(nn.ReLU())
+                before = channels
+            features.append(nn.MaxPool2d(2))
+        self.add_module("features", nn.Sequential(*features))
+        self.avgpool = nn.AdaptiveAvgPool2d(7 if full else 1)
         self.classifier: nn.Module
-        if stem == "224":
+        if full:
             self.classifier = nn.Sequential(
-                nn.Linear(channels * 7 * 7, 4096),
+                nn.Linear(before * 7 * 7, 4096),
                 nn.ReLU(),
                 nn.Dropout(0.5),
                 nn.Linear(4096, 4096),
@@ -61,23 +64,8 @@ class VGG(nn.Module):
                 nn.Linear(4096, num_classes),
             )
         else:
-            self.classifier = nn.Linear(channels, num_classes)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """torchvision's: convolutions by He with fan_out, dense weights N(0, 0.01), biases 0."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                shape = module.weight.shape
-                module.weight.assign(
-                    init.kaiming_normal(shape, mode="fan_out", nonlinearity="relu")
-                )
-            elif isinstance(module, nn.Linear):
-                module.weight.assign(init.normal(module.weight.shape, 0.01))
-            else:
-                continue
-            if module.bias is not None:
-                module.bias.assign(init.zeros(module.bias.shape))
+            self.classifier = nn.Linear(before, num_classes)
+        initialise(self)
 
     def forward(self, x: Value) -> Value:
         """(n, in_channels, h, w) → (n, num_classes); h and w at least 32."""
@@ -85,7 +73,49 @@ class VGG(nn.Module):
         return self.classifier(x.flatten(1))
 
 
+@register("vgg11")
+def vgg11(*, num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> VGG:
+    """VGG-11; see `VGG`."""
+    return VGG(11, False, num_classes, in_channels, stem)
+
+
 @register("vgg11-bn")
 def vgg11_bn(*, num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> VGG:
     """VGG-11 with batch normalisation; see `VGG`."""
-    return VGG(VGG11, num_classes, in_channels, stem)
+    return VGG(11, True, num_classes, in_channels, stem)
+
+
+@register("vgg13")
+def vgg13(*, num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> VGG:
+    """VGG-13; see `VGG`."""
+    return VGG(13, False, num_classes, in_channels, stem)
+
+
+@register("vgg13-bn")
+def vgg13_bn(*, num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> VGG:
+    """VGG-13 with batch normalisation; see `VGG`."""
+    return VGG(13, True, num_classes, in_channels, stem)
+
+
+@register("vgg16")
+def vgg16(*, num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> VGG:
+    """VGG-16; see `VGG`."""
+    return VGG(16, False, num_classes, in_channels, stem)
+
+
+@register("vgg16-bn")
+def vgg16_bn(*, num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> VGG:
+    """VGG-16 with batch normalisation; see `VGG`."""
+    return VGG(16, True, num_classes, in_channels, stem)
+
+
+@register("vgg19")
+def vgg19(*, num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> VGG:
+    """VGG-19; see `VGG`."""
+    return VGG(19, False, num_classes, in_channels, stem)
+
+
+@register("vgg19-bn")
+def vgg19_bn(*, num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> VGG:
+    """VGG-19 with batch normalisation; see `VGG`."""
+    return VGG(19, True, num_classes, in_channels, stem)

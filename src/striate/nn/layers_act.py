@@ -116,6 +116,31 @@ class Hardswish(ReLU):
         return F.hardswish(x)
 
 
+class Softplus(Module):
+    """log(1 + exp(beta · x)) / beta, and x itself where beta · x > threshold."""
+
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
+        super().__init__()
+        self.beta = beta
+        self.threshold = threshold
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise."""
+        return F.softplus(x, self.beta, self.threshold)
+
+    def extra_repr(self) -> str:
+        """As in PyTorch."""
+        return f"beta={self.beta}, threshold={self.threshold}"
+
+
+class Mish(ReLU):
+    """x · tanh(log(1 + exp(x)))."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise."""
+        return F.mish(x)
+
+
 class Tanh(Module):
     """tanh x."""
 

@@ -42,6 +42,7 @@ class BatchNorm2d(Module):
         track_running_stats: False to use the batch's statistics in evaluation too.
 
     Attributes:
+        frozen: set by `Module.freeze`: in training too the running statistics are used, and stay.
         weight, bias: (num_features,), at first 1 and 0, or None.
         running_mean, running_var: (num_features,), at first 0 and 1, or None.
         num_batches_tracked: () int32, batches seen in training, or None.
@@ -75,6 +76,7 @@ class BatchNorm2d(Module):
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
+        self.frozen = False
         self.weight = Parameter(init.ones((num_features,))) if affine else None
         self.bias = Parameter(init.zeros((num_features,))) if affine and bias else None
         self.running_mean = self.running_var = self.num_batches_tracked = None
@@ -92,11 +94,12 @@ class BatchNorm2d(Module):
                 f"BatchNorm2d has num_features={self.num_features}, got images of {x.shape[1]} "
                 f"channels, shape {x.shape}"
             )
-        if not self.training and self.track_running_stats:
+        training = self.training and not self.frozen
+        if not training and self.track_running_stats:
             return F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
-        tracked = self.training and self.track_running_stats
+        tracked = training and self.track_running_stats
         if tracked:
             _trace().host_updates.append(self._count)
         return F.batch_norm(
@@ -127,6 +130,49 @@ class BatchNorm2d(Module):
         )
 
 
+class SyncBatchNorm(BatchNorm2d):
+    """`BatchNorm2d` under the name that PyTorch gives it for training in several processes.
+
+    Striate trains in one process, whose threads share every batch, so nothing is left to do.
+    `process_group` is taken for the sake of code written for PyTorch.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        process_group: object = None,  # noqa: ARG002 - there is one process
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, bias=bias)
+
+    @classmethod
+    def convert_sync_batchnorm(cls, module: Module, process_group: object = None) -> Module:
+        """`module` with every `BatchNorm2d` inside replaced by a `SyncBatchNorm` of its arrays."""
+        for name, child in module.named_children():
+            setattr(module, name, cls.convert_sync_batchnorm(child, process_group))
+        if type(module) is not BatchNorm2d:
+            return module
+        new = cls(
+            module.num_features,
+            module.eps,
+            module.momentum,
+            module.affine,
+            module.track_running_stats,
+            process_group,
+        )
+        for name, param in [*module._parameters.items(), *module._buffers.items()]:
+            setattr(new, name, param)
+        if module.bias is None:
+            new.bias = None
+        new.frozen = module.frozen
+        return new.train(module.training)
+
+
 class Dropout(Module):
     """In training every element is 0 with probability `p`, else divided by 1 − p.
 
@@ -146,7 +192,7 @@ class Dropout(Module):
     def __init__(self, p: float = 0.5, inplace: bool = False, *, seed: int | None = None) -> None:
         super().__init__()
         if not 0 <= p <= 1:
-            raise ArgumentError(f"Dropout: p must lie in 0..1, got {p}")
+            raise ArgumentError(f"{type(self).__name__}: p must lie in 0..1, got {p}")
         self.p = p
         self.inplace = inplace
         first = init.draw_seed() if seed is None else seed & INT31
@@ -161,8 +207,12 @@ class Dropout(Module):
         # A second use in one forward has a key of its own, made from the first.
         key = self.key if use == 0 else Param("key", self.key.data, trainable=False)
         trace.host_updates.append(functools.partial(Dropout._renew, self, key, use))
-        kept = RandomUniform(x.shape)(key) >= self.p
+        kept = RandomUniform(self._fates(x.shape))(key) >= self.p
         return x * (kept * (1 / (1 - self.p) if self.p < 1 else 0.0))
+
+    def _fates(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """One random number decides over each element of this shape, which `shape` broadcasts."""
+        return shape
 
     def _renew(self, key: Param, use: int) -> None:
         """Before each run: the next key."""
@@ -175,3 +225,32 @@ class Dropout(Module):
     def extra_repr(self) -> str:
         """As in PyTorch."""
         return f"p={self.p}"
+
+
+class StochasticDepth(Dropout):
+    """In training each sample of the batch is 0 with probability `p`, else divided by 1 − p.
+
+    Put on the branch of a residual block it leaves the block out: x + depth(block(x)). Huang, Sun,
+    Liu, Sedra, Weinberger: Deep networks with stochastic depth, 2016.
+
+    Args:
+        p: 0 … 1.
+        mode: "row": for each sample by itself; "batch": for all together.
+        seed: as of `Dropout`.
+
+    Raises ArgumentError for another `p` or `mode`.
+    """
+
+    def __init__(self, p: float, mode: str = "row", *, seed: int | None = None) -> None:
+        super().__init__(p, seed=seed)
+        if mode not in {"row", "batch"}:
+            raise ArgumentError(f"StochasticDepth: mode must be 'row' or 'batch', got {mode!r}")
+        self.mode = mode
+
+    def _fates(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        rows = shape[0] if self.mode == "row" else 1
+        return (rows, *(1,) * (len(shape) - 1))
+
+    def extra_repr(self) -> str:
+        """As in torchvision."""
+        return f"p={self.p}, mode={self.mode}"

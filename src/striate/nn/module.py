@@ -17,6 +17,7 @@ from striate.engine.options import DEFAULT, Options
 from striate.errors import ArgumentError
 from striate.graph import Param, Value, current_trace
 from striate.graph.symbol import Symbol
+from striate.nn.freezing import Freezable
 from striate.nn.state import LoadResult, Signature, load_state
 from striate.nn.tracing import Program, Programs, call_on_symbols, forced_training, run_on_arrays
 
@@ -46,7 +47,7 @@ def Parameter(data: npt.ArrayLike, trainable: bool = True) -> Param:  # noqa: N8
     return Param("parameter", data, trainable)
 
 
-class Module:
+class Module(Freezable):
     """Base class of layers and networks.
 
     Assign layers, `Parameter`s and plain values as attributes in `__init__` and write `forward`
