@@ -20,7 +20,7 @@ from striate.graph.ops.leaf import Input, ParamLeaf
 from striate.graph.symbol import Symbol, as_value
 from striate.graph.value import topological
 from striate.nn.module import Module
-from striate.nn.tracing import Programs, as_input, call_on_symbols, named
+from striate.nn.tracing import Programs, as_input, call_on_symbols, named, run_on_arrays
 from striate.onnx.arrays import beyond_float32, bytes_of, finished, plain, read_array
 from striate.onnx.evaluate import Layer, evaluate
 from striate.onnx.handlers import HANDLERS
@@ -33,10 +33,12 @@ from striate.onnx.value import (
     NeedsValue,
     Tensor,
     as_float32,
+    cast_array,
     fits_float32,
     is_real,
     is_whole,
 )
+from striate.pixels import Pixels
 
 SMALL = 16  # elements up to which a float Constant stays a number of the graph
 SLOW = 65536  # elements of an input from which on it is slow to trace anew for each content
@@ -109,8 +111,10 @@ class OnnxModule(Module):
         """
         if current_trace() is not None or any(isinstance(x, Symbol) for x in inputs):
             return call_on_symbols(self, inputs)
-        arrays = self._bind(inputs, more)
-        results = self.run_arrays(arrays)
+        if any(isinstance(x, Pixels) for x in inputs):
+            results = self._run_pixels(inputs)
+        else:
+            results = self.run_arrays(self._bind(inputs, more))
         return results[0] if len(results) == 1 else results
 
     def run_arrays(self, arrays: Mapping[str, Array]) -> tuple[Array, ...]:
@@ -127,6 +131,12 @@ class OnnxModule(Module):
             if plan.run is not None:
                 results = self._plans.call(plan, [as_input(plain(a)) for a in moving.values()])
             return tuple(finished(plan.outputs, results))
+
+    def _run_pixels(self, inputs: tuple[Any, ...]) -> tuple[Array, ...]:
+        """For pictures of bytes, which the program makes images of: no input may be static."""
+        results, _ = run_on_arrays(self, inputs)
+        ports = zip(self.graph.outputs, results, strict=True)
+        return tuple(a if port.dtype is None else cast_array(a, port.dtype) for port, a in ports)
 
     def forward(self, *inputs: Any) -> Any:
         """On symbols, in the order of the inputs: symbols of the outputs."""

@@ -111,7 +111,9 @@ def _whole_powers(x: Value, exponents: Array) -> Value:
 @handler("Mod", known=(0, 1))
 def modulo(call: Call) -> Any:
     """The remainder, with the sign of the divisor, or of the dividend if `fmod` is set."""
-    return (np.fmod if call.integer("fmod", 0) else np.mod)(call.array(0), call.array(1))
+    remainder = np.fmod if call.integer("fmod", 0) else np.mod
+    with np.errstate(all="ignore"):
+        return np.asarray(remainder(call.array(0), call.array(1)))
 
 
 @handler(*COMPARISONS, *LOGIC)
