@@ -15,7 +15,8 @@ from tests.cli_run import make_pictures
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
-WITH_PYTHON = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+OTHERS = [ROOT / "README.md", ROOT / "docs" / "coming-from-pytorch.md", ROOT / "docs" / "onnx.md"]
+WITH_PYTHON = [*OTHERS, *sorted((ROOT / "docs" / "guide").glob("*.md"))]
 WITH_PYTHON = [page for page in WITH_PYTHON if "```python" in page.read_text()]
 
 

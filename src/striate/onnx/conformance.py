@@ -173,6 +173,7 @@ def main(path: Path) -> int:
         results.append((case, result))
         if result == "failed":
             sys.stderr.write(f"{case.kind}/{case.name}: {reason.strip().splitlines()[0]}\n")
+    sys.stdout.write(f"{table(results)}\n")
     text = path.read_text()
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
