@@ -14,7 +14,7 @@ from typing import Any
 
 from striate import models
 from striate.errors import ArgumentError, DTypeError, FormatError, ShapeError
-from striate.io.safetensors import Arrays, read_safetensors, write_safetensors
+from striate.io.safetensors import Arrays, view_safetensors, write_safetensors
 from striate.nn import init
 from striate.nn.module import Module
 
@@ -58,11 +58,12 @@ def load(path: str | os.PathLike[str], net: Module | None = None) -> Module:
             the net; the message names file and reason.
         OSError: it cannot be opened.
     """
-    arrays, strings = read_safetensors(path)
+    arrays, strings, check = view_safetensors(path)
     check_format(path, strings, FORMAT, "a Striate model")
     meta = parse_object(path, strings, "striate.meta")
     if net is None:
         net = _build(path, _arch(path, strings), arrays)
+    check()
     try:
         net.load_state_dict(arrays)
     except (ArgumentError, ShapeError, DTypeError) as error:

@@ -14,7 +14,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,30 +113,47 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[Arrays, dict[str, st
             if any byte of it was altered. The message names file and reason.
         OSError: the file cannot be opened.
     """
+    arrays, metadata, check = view_safetensors(path)
+    # Copies, so that one small tensor does not keep the whole file in memory.
+    copies = {name: array.copy() for name, array in arrays.items()}
+    check()
+    return copies, metadata
+
+
+def view_safetensors(
+    path: str | os.PathLike[str],
+) -> tuple[Arrays, dict[str, str], Callable[[], None]]:
+    """As `read_safetensors`, but the arrays are views of one read of the file, not yet checked.
+
+    The third result waits for the checksum, which another thread computes meanwhile, and raises
+    FormatError if it does not fit: call it before the numbers are used.
+    """
     path = Path(path)
     header, body = _header(path, _content(path))
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise FormatError(f"{path}: __metadata__ must map strings to strings")
     raw = _tensors(path, header, body)
-    ours = any(key.startswith("striate.") for key in metadata)
     found: list[str] = []
-    # Hashing takes as long as copying, and both let other threads run.
+    # Hashing lets other threads run.
     hashing = threading.Thread(target=lambda: found.append(content_checksum(raw, metadata)))
+    ours = any(key.startswith("striate.") for key in metadata)
     if ours:
         hashing.start()
-    # Copies, so that one small tensor does not keep the whole file in memory.
+
+    def check() -> None:
+        if ours:
+            hashing.join()
+            if found != [metadata.get(CHECKSUM)]:
+                raise FormatError(
+                    f"{path}: the content does not match its checksum; the file was altered"
+                )
+
     arrays = {
-        name: widen_bfloat16(array) if header[name]["dtype"] == "BF16" else array.copy()
+        name: widen_bfloat16(array) if header[name]["dtype"] == "BF16" else array
         for name, array in raw.items()
     }
-    if ours:
-        hashing.join()
-        if found != [metadata.get(CHECKSUM)]:
-            raise FormatError(
-                f"{path}: the content does not match its checksum; the file was altered"
-            )
-    return arrays, metadata
+    return arrays, metadata, check
 
 
 def _content(path: Path) -> memoryview:
