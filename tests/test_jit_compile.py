@@ -76,7 +76,7 @@ def test_an_unknown_target(monkeypatch):
 
 
 def test_a_target_that_cannot_run_here(monkeypatch):
-    native = machine().isa
+    native = runnable()[0]
     for isa in set(ISAS) - set(runnable()):
         monkeypatch.setenv("STRIATE_TARGET", isa)
         with pytest.raises(

@@ -23,7 +23,9 @@ import os
 import tempfile
 import threading
 import time
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -93,6 +95,11 @@ class _Tuner:
                 _known[path] = found
             return _known[path]
 
+    @cached_property
+    def _elsewhere(self) -> np.ndarray[Any, Any]:
+        """What is read before each measurement, so that weights are as far away as in a net."""
+        return np.ones(ELSEWHERE_BYTES // 4 if self.cold else 1, np.float32)
+
     def _measure(self, node: Node, images: int, first: Candidate, second: Candidate) -> Verdict:
         if self.left <= 0:
             return Verdict(first.tile, {})
@@ -100,12 +107,11 @@ class _Tuner:
             runs = [_Run(node, images, way, self.machine) for way in (first, second)]
         except UnsupportedError:  # no clock on this system
             return Verdict(first.tile, {})
-        elsewhere = np.ones(ELSEWHERE_BYTES // 4 if self.cold else 1, np.float32)
         seconds = [math.inf, math.inf]
         for _ in range(ROUNDS):
             began = time.perf_counter()
             for i, run in enumerate(runs):
-                elsewhere.max()
+                self._elsewhere.max()
                 seconds[i] = min(seconds[i], run())
             self.left -= time.perf_counter() - began
             if self.left <= 0:
