@@ -12,7 +12,10 @@ pytestmark = pytest.mark.usefixtures("cli")
 
 WRONG_USAGE = [
     (["trian"], "did you mean train?"),
-    (["dance"], "commands: bench, convert, doctor, evaluate, export, inspect, predict, train"),
+    (
+        ["dance"],
+        "commands: bench, convert, doctor, evaluate, export, inspect, predict, study, train",
+    ),
     (["train", "x", "--epoch", "3"], "no such option --epoch; did you mean --epochs?"),
     (["train", "x", "--optimizer", "sdg"], "did you mean sgd?"),
     (["train", "x", "--schedule", "cosin"], "did you mean cosine?"),

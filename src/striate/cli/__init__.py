@@ -19,6 +19,7 @@ from striate.cli.evaluate import evaluate
 from striate.cli.export import export
 from striate.cli.inspect import inspect
 from striate.cli.predict import predict
+from striate.cli.study import study
 from striate.cli.train import train
 
 
@@ -46,7 +47,7 @@ def app() -> None:
     """Train, run and inspect convolutional neural networks on CPUs."""
 
 
-for _command in (train, evaluate, predict, inspect, convert, export, bench, doctor):
+for _command in (train, evaluate, predict, inspect, convert, export, bench, study, doctor):
     app.add_command(_command)
 
 
