@@ -14,7 +14,7 @@ WRONG_USAGE = [
     (["trian"], "did you mean train?"),
     (
         ["dance"],
-        "commands: bench, convert, doctor, evaluate, export, inspect, predict, study, train",
+        "commands: bench, convert, doctor, evaluate, explain, export, inspect, predict, study",
     ),
     (["train", "x", "--epoch", "3"], "no such option --epoch; did you mean --epochs?"),
     (["train", "x", "--optimizer", "sdg"], "did you mean sgd?"),
@@ -30,6 +30,8 @@ WRONG_USAGE = [
     (["train", "x", "--config", "nowhere.toml"], "nowhere.toml"),
     (["evaluate", "x"], "DATA"),
     (["predict", "x"], "FILE"),
+    (["explain", "lenet", "x.png"], "--out"),
+    (["explain", "lenet", "x.png", "--out", "x.html", "--tpo", "3"], "did you mean --top?"),
     (["inspect", "lenet", "--input", "28,28"], "3,224,224"),
     (["predict", "m", "f", "--top", "0"], "--top"),
     (["bench", "lenet", "--batch", "0"], "--batch"),
@@ -54,6 +56,9 @@ WRONG_VALUES = [
     (["train", "x", "--schedule", "onecycle", "--warmup", "1"], "--warmup"),
     (["evaluate", "nowhere.safetensors", "x"], "nowhere.safetensors"),
     (["predict", "nowhere.safetensors", "x"], "nowhere.safetensors"),
+    (["explain", "resnet19", "x.png", "--out", "x.html"], "did you mean resnet18?"),
+    (["explain", "lenet", "nowhere.png", "--out", "x.html"], "nowhere.png"),
+    (["explain", "lenet", "x.png", "--out", "x.pdf"], "must end in .html"),
     (["inspect", "resnet19"], "did you mean resnet18?"),
     (["bench", "resnet19"], "did you mean resnet18?"),
     (["bench", "--input", "1,28,28"], "--input needs MODEL"),
@@ -103,7 +108,7 @@ def test_wrong_configuration_file(cli, tmp_path, text, says):
 
 
 def test_help_of_every_command_has_an_example(cli):
-    for command in ("train", "evaluate", "predict", "inspect", "bench", "doctor"):
+    for command in ("train", "evaluate", "predict", "explain", "inspect", "bench", "doctor"):
         outcome = cli(command, "--help")
         assert outcome.code == 0
         assert f"Example: striate {command}" in outcome.out

@@ -16,6 +16,7 @@ from striate.cli.bench import bench
 from striate.cli.convert import convert
 from striate.cli.doctor import doctor
 from striate.cli.evaluate import evaluate
+from striate.cli.explain import explain
 from striate.cli.export import export
 from striate.cli.inspect import inspect
 from striate.cli.predict import predict
@@ -47,7 +48,10 @@ def app() -> None:
     """Train, run and inspect convolutional neural networks on CPUs."""
 
 
-for _command in (train, evaluate, predict, inspect, convert, export, bench, study, doctor):
+_COMMANDS = (
+    train, evaluate, predict, explain, inspect, convert, export, bench, study, doctor,
+)  # fmt: skip
+for _command in _COMMANDS:
     app.add_command(_command)
 
 
