@@ -18,7 +18,7 @@ else:
 
 FILES = {
     "best.safetensors", "config.toml", "confusion.png", "curves.png", "last.ckpt", "log.csv",
-    "log.jsonl",
+    "log.jsonl", "report.html",
 }  # fmt: skip
 COLUMNS = [
     "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds",

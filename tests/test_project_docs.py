@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def test_command_in_the_text_is_right_usage(command, tmp_path, monkeypatch):
     run.mkdir(parents=True)
     (run / "last.ckpt").touch()
     (run / "config.toml").write_text("data = 'x'\n")
+    shutil.copytree(run, tmp_path / "runs" / "train-2")
     (tmp_path / "settings.toml").write_text("epochs = 20\n")
     words = shlex.split(command)[1:]
     with app.make_context("striate", words, obj={"debug": False}) as ctx:

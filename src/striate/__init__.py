@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from striate.io.weights import load_weights, read_weights
     from striate.nn.init import manual_seed
     from striate.pixels import Pixels
+    from striate.report.show import show
     from striate.report.summary import summary
     from striate.train.history import History
     from striate.train.precise import precise_batch_norm
@@ -85,6 +86,7 @@ _NAMES = {
     "read_weights": "striate.io.weights",
     "save": "striate.io.model",
     "set_num_threads": "striate.engine",
+    "show": "striate.report.show",
     "summary": "striate.report.summary",
 }
 
@@ -127,6 +129,7 @@ __all__ = [
     "save",
     "schedule",
     "set_num_threads",
+    "show",
     "sklearn",
     "summary",
 ]

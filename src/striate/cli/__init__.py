@@ -14,12 +14,15 @@ from striate import __version__
 from striate.cli._app import Group, debug_option, run
 from striate.cli.bench import bench
 from striate.cli.convert import convert
+from striate.cli.data import data
 from striate.cli.doctor import doctor
 from striate.cli.evaluate import evaluate
 from striate.cli.explain import explain
 from striate.cli.export import export
 from striate.cli.inspect import inspect
+from striate.cli.lr_find import lr_find
 from striate.cli.predict import predict
+from striate.cli.report import report
 from striate.cli.study import study
 from striate.cli.train import train
 
@@ -49,7 +52,8 @@ def app() -> None:
 
 
 _COMMANDS = (
-    train, evaluate, predict, explain, inspect, convert, export, bench, study, doctor,
+    data, lr_find, train, report, evaluate, predict, explain, inspect, convert, export, bench,
+    study, doctor,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.add_command(_command)

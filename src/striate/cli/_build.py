@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SMALL_PICTURE = 96  # up to this side a net's stem for small pictures is taken
 
 
-def refuse_impossible(settings: Settings, resume: bool) -> None:
+def refuse_impossible(settings: Settings, resume: bool = False) -> None:
     """Raise ArgumentError for what is wrong whatever the pictures are, before they are read."""
     from striate import models
     from striate.data import Augment
@@ -56,7 +56,7 @@ def usual_stem(model: str, size: tuple[int, int] | None) -> str | None:
     return "32" if min(size) <= SMALL_PICTURE else "224"
 
 
-def build_net(settings: Settings, classes: int, resume: bool) -> Module:
+def build_net(settings: Settings, classes: int, resume: bool = False) -> Module:
     """The net with its initial weights: drawn by the seed, then those of --weights.
 
     A run that is resumed has all of them in its checkpoint.

@@ -13,7 +13,12 @@ import click
 
 def print_json(value: Any) -> None:
     """Print one JSON object on standard output; NaN and infinity become null."""
-    click.echo(json.dumps(_finite(value), ensure_ascii=False))
+    click.echo(as_json_text(value))
+
+
+def as_json_text(value: Any) -> str:
+    """One JSON object in one line; NaN and infinity become null."""
+    return json.dumps(_finite(value), ensure_ascii=False)
 
 
 def _finite(value: Any) -> Any:

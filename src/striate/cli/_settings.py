@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -166,6 +166,17 @@ def training_options(command: F) -> F:
     return command
 
 
+def training_options_but(names: Container[str]) -> Callable[[F], F]:
+    """The same without some of them, for a command that trains for another end."""
+
+    def decorate(command: F) -> F:
+        found: Any = training_options(command)
+        found.__click_params__ = [p for p in found.__click_params__ if p.name not in names]
+        return command
+
+    return decorate
+
+
 # ------------------------------------------------------------------ configuration files
 
 
@@ -198,6 +209,20 @@ def write_config(settings: Settings, folder: Path) -> None:
     head = "# Every setting of this run. To repeat it: striate train --config THIS_FILE\n"
     written = {name: value for name, value in values.items() if value is not None}
     write_atomic(folder / CONFIG, [(head + tomli_w.dumps(written)).encode()])
+
+
+def as_command(settings: Settings) -> str:
+    """The command line that repeats a run, every setting spelt out."""
+    import shlex
+
+    words = ["striate", "train", str(_canonical("data", settings.data))]
+    for name, value in asdict(settings).items():
+        option = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words += [option] * value
+        elif value is not None and name != "data":
+            words += [option, str(_canonical(name, value))]
+    return shlex.join(words)
 
 
 def _canonical(name: str, value: Any) -> Any:

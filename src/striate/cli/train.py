@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +23,10 @@ from striate.cli._evaluation import load_model, measure
 from striate.cli._output import note, print_json
 from striate.cli._settings import (
     CHECKPOINT,
+    CONFIG,
     Settings,
+    as_command,
+    read_config,
     refuse_contradictions,
     take_config,
     take_resume,
@@ -152,6 +154,7 @@ def _fit(
 
 def _trainer(net: Module, found: TrainingData, settings: Settings, run: Path) -> Trainer:
     from striate.data import Augment, Loader
+    from striate.report.training import TrainingReport
     from striate.train.callbacks import Callback, Checkpoint, EarlyStopping
     from striate.train.loggers import CSVLogger, JSONLines, ProgressBar
     from striate.train.trainer import Trainer
@@ -168,6 +171,20 @@ def _trainer(net: Module, found: TrainingData, settings: Settings, run: Path) ->
     ]
     if settings.patience:
         callbacks.append(EarlyStopping(patience=settings.patience))
+    weights = class_weights(settings, found.train)
+    callbacks.append(
+        TrainingReport(
+            run / "report.html",
+            found.train,
+            found.valid,
+            settings=read_config(run / CONFIG),
+            command=as_command(settings),
+            title=_title(settings),
+            augment=augment,
+            label_smoothing=settings.label_smoothing,
+            class_weights=weights,
+        )
+    )
     return Trainer(
         net,
         build_optimizer(settings),
@@ -178,7 +195,7 @@ def _trainer(net: Module, found: TrainingData, settings: Settings, run: Path) ->
         augment=augment,
         clip_norm=settings.clip_norm or None,
         label_smoothing=settings.label_smoothing,
-        class_weights=class_weights(settings, found.train),
+        class_weights=weights,
         ema=settings.ema or None,
         checkpoint=settings.recompute,
         algorithm=settings.algorithm,
@@ -186,8 +203,13 @@ def _trainer(net: Module, found: TrainingData, settings: Settings, run: Path) ->
     )
 
 
+def _title(settings: Settings) -> str:
+    return f"{settings.model} on {Path(settings.data).name}"
+
+
 def _finish(run: Path, found: TrainingData, settings: Settings) -> float:
     """Draw the pictures of the run; returns the validation accuracy of its best model."""
+    from striate.report.compare import read_history
     from striate.report.confusion import draw_confusion
     from striate.report.curves import draw_curves
 
@@ -196,16 +218,9 @@ def _finish(run: Path, found: TrainingData, settings: Settings) -> float:
         algorithm=settings.algorithm, max_relative_error=settings.max_relative_error, tune=False
     )
     result = measure(best.net, found.valid, found.valid.labels, len(best.classes))
-    title = f"{settings.model} on {Path(settings.data).name}"
-    draw_curves(_read_log(run / "log.csv"), run / "curves.png", title)
+    title = _title(settings)
+    draw_curves(read_history(run / "log.csv"), run / "curves.png", title)
     draw_confusion(
         result.matrix, best.classes, run / "confusion.png", f"{title}: {result.accuracy:.2%}"
     )
     return result.accuracy
-
-
-def _read_log(path: Path) -> dict[str, list[float]]:
-    """The columns of log.csv."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [float(row[name]) for row in rows] for name in rows[0]} if rows else {}

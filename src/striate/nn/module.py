@@ -18,6 +18,7 @@ from striate.errors import ArgumentError
 from striate.graph import Param, Value, current_trace
 from striate.graph.symbol import Symbol
 from striate.nn.freezing import Freezable
+from striate.nn.notebook import html_tree
 from striate.nn.state import LoadResult, Signature, load_state
 from striate.nn.tracing import Program, Programs, call_on_symbols, forced_training, run_on_arrays
 
@@ -391,3 +392,7 @@ class Module(Freezable):
         if not lines:
             return f"{self._get_name()}({self.extra_repr()})"
         return "\n".join([f"{self._get_name()}({self.extra_repr()}", *lines, ")"])
+
+    def _repr_html_(self) -> str:
+        """The tree for notebooks; what is inside a module folds away."""
+        return html_tree("", self)

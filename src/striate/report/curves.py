@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from striate.io.atomic import write_atomic
+
+if TYPE_CHECKING:
+    from striate.train.range_test import RangeTest
 
 # Blue and orange of the Okabe-Ito palette: told apart by every kind of colour vision,
 # and by their line style in print without colour.
@@ -52,6 +55,29 @@ def _lines(axes: Any, history: Mapping[str, Sequence[float]], what: str) -> None
             axes.plot(history["epoch"], history[name], label=label, **style)
     axes.set_title(what)
     axes.legend()
+
+
+def draw_range_test(result: RangeTest, path: Path, title: str = "") -> None:
+    """Draw the losses of a range test over the rate, with its suggestions, into the PNG `path`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.plot(result.rates, result.losses, color="#0072B2", alpha=0.35, label="loss of a batch")
+    axes.plot(result.rates, result.smooth, color="#0072B2", label="running mean")
+    for name, rate, colour in (
+        ("valley", result.valley, "#D55E00"),
+        ("steepest", result.steepest, "#009E73"),
+    ):
+        if rate is not None:
+            axes.axvline(rate, color=colour, linestyle="--", label=f"{name} {rate:.2g}")
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("loss")
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    write_png(figure, path)
 
 
 def write_png(figure: Any, path: Path) -> None:

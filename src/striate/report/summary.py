@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
@@ -103,27 +104,43 @@ class Summary(NamedTuple):
         """`{"layers": rows, "totals": {…}}`, plain values for JSON."""
         return {"layers": [dict(row) for row in self.rows], "totals": dict(self.totals)}
 
-    def __str__(self) -> str:
+    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Names of the columns, and a row of texts for each row."""
         head = ("layer", "kind", "output", "params", "MACs", "receptive field", "memory")
-        table = [head, *(_cells(row) for row in self.rows)]
+        return head, [_cells(row) for row in self.rows]
+
+    def lines(self) -> list[str]:
+        """What is said of the whole net, below the table."""
+        totals = self.totals
+        params = f"{totals['params']:,} ({_bytes(totals['param_memory'])})"
+        return [
+            f"parameters  {params}, {totals['trainable_params']:,} trained",
+            f"MACs        {totals['macs']:,} an image ({2 * totals['macs']:,} FLOPs)",
+            f"memory      {_bytes(totals['memory'])} for the outputs of all layers, an image",
+            f"peak        {self._peak()}",
+        ]
+
+    def __str__(self) -> str:
+        head, rows = self.table()
+        table = [head, *rows]
         widths = [max(len(row[i]) for row in table) for i in range(len(head))]
         lines = [_line(row, widths) for row in table]
         rule = "─" * max(len(line) for line in lines)
-        totals = self.totals
-        params = f"{totals['params']:,} ({_bytes(totals['param_memory'])})"
-        return "\n".join(
-            [
-                f"{self.name}, input {_shape(self.input)}",
-                rule,
-                lines[0],
-                rule,
-                *lines[1:],
-                rule,
-                f"parameters  {params}, {totals['trainable_params']:,} trained",
-                f"MACs        {totals['macs']:,} an image ({2 * totals['macs']:,} FLOPs)",
-                f"memory      {_bytes(totals['memory'])} for the outputs of all layers, an image",
-                f"peak        {self._peak()}",
-            ]
+        title = f"{self.name}, input {_shape(self.input)}"
+        return "\n".join([title, rule, lines[0], rule, *lines[1:], rule, *self.lines()])
+
+    def _repr_html_(self) -> str:
+        """The table for notebooks."""
+        head, rows = self.table()
+        cells = "".join(f"<th>{escape(name)}</th>" for name in head)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+        )
+        below = "<br>".join(escape(line) for line in self.lines())
+        title = escape(f"{self.name}, input {_shape(self.input)}")
+        return (
+            f"<table><caption>{title}</caption><thead><tr>{cells}</tr></thead>"
+            f"<tbody>{body}</tbody></table><p>{below}</p>"
         )
 
     def _peak(self) -> str:

@@ -50,6 +50,12 @@ class Callback:
     def on_batch_end(self, batch: int, logs: Logs) -> None:
         """After a step."""
 
+    def on_test_begin(self, logs: Logs) -> None:
+        """Before a pass over the validation set."""
+
+    def on_test_batch_end(self, outputs: Any, y: Any) -> None:
+        """After a batch of validation: what the net gave for it (n, …), and its targets."""
+
     def on_interrupt(self, logs: Logs) -> None:
         """After the step in which Ctrl-C or SIGTERM came, before InterruptedTraining is raised."""
 

@@ -37,6 +37,16 @@ class History:
         last = ", ".join(f"{name}={values[-1]:.4g}" for name, values in self.history.items())
         return f"History({last})"
 
+    def _repr_html_(self) -> str:
+        """A table for notebooks, a row an epoch."""
+        names = list(self.history)
+        head = "".join(f"<th>{name}</th>" for name in names)
+        rows = zip(*self.history.values(), strict=True)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{value:.5g}</td>" for value in row) + "</tr>" for row in rows
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
     def append(self, logs: Logs) -> None:
         """Add one epoch."""
         for name, value in logs.items():

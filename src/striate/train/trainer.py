@@ -264,9 +264,12 @@ class Trainer:
     def evaluate(self, data: Any) -> Logs:
         """`val_loss` and, for class labels, `val_accuracy`; with `ema` of the averaged weights."""
         meter = _Meter()
+        self._call("on_test_begin", {})
         with self.step.averaged():
             for x, y in as_batches(data, self.batch_size, shuffle=False, seed=0).epoch(0):
-                meter.add(self._evaluation.run(x, y), np.asarray(y))
+                result = self._evaluation.run(x, y)
+                meter.add(result, np.asarray(y))
+                self._call("on_test_batch_end", result.outputs, np.asarray(y))
                 if self._signals.received:
                     break
         return meter.logs("val")
@@ -321,12 +324,14 @@ class Trainer:
         vars(self._meter).update(state["meter"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
-        kinds = [type(callback).__name__ for callback in self.callbacks]
+        left = list(self.callbacks)  # a callback that the run did not have yet starts afresh
         for i, (kind, values) in enumerate(state["callbacks"]):
-            if i < len(kinds) and kinds[i] == kind:
+            same = next((c for c in left if type(c).__name__ == kind), None)
+            if same is not None:
+                left.remove(same)
                 prefix = f"callback{i}."
                 own = {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
-                self.callbacks[i].load_state_dict(values, own)
+                same.load_state_dict(values, own)
 
     def _net_state(self) -> dict[str, Any]:
         """Weights, statistics and dropout keys by name, each once."""
