@@ -10,7 +10,7 @@ import striate as st
 from striate import nn
 from striate.report.answers import Answers, most_confused, worst_pictures
 from striate.report.charts import Series, line_chart, roofline_chart, shade_chart
-from striate.report.png import data_address, encode_png, mosaic
+from striate.report.png import data_address, encode_png, mosaic, shrunk
 from striate.train.probe import Probe
 from tests.cli_run import SMALL, cli, make_pictures, trained  # noqa: F401 - fixtures
 
@@ -206,6 +206,16 @@ def test_mosaic_lays_pictures_row_by_row():
     assert (sheet[4:, 10:] == 128).all()
 
 
+def test_large_pictures_shrink_by_means():
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 9, 13, 3)).astype(np.uint8)
+    small = shrunk(pictures, 5)
+    assert small.shape == (2, 3, 4, 3)
+    for i, j in ((0, 0), (2, 3)):
+        block = pictures[1, 3 * i : 3 * i + 3, 3 * j : 3 * j + 3].astype(float)
+        np.testing.assert_array_equal(small[1, i, j], np.rint(block.mean((0, 1))))
+    assert shrunk(pictures, 13) is pictures
+
+
 def test_charts_are_well_formed_whatever_is_drawn():
     nan = float("nan")
     for text in (
@@ -284,6 +294,34 @@ def test_a_checkpoint_from_before_the_report_is_taken_whole(tmp_path):
     found = fit(1, [*more, st.callbacks.Checkpoint(tmp_path)], resume=tmp_path / "last.ckpt")
     assert found[1].monitor.best is not None
     assert found[2].monitor.best is not None
+
+
+def test_page_of_a_run_that_stops_says_so(cli, tmp_path, monkeypatch):
+    from striate.train.trainer import Trainer
+
+    run_epoch, seen = Trainer._run_epoch, []
+
+    def stop_in_the_third(self, *arguments):
+        if self.epoch == 2:
+            seen.append((tmp_path / "run" / "report.html").read_text())
+            raise KeyboardInterrupt
+        run_epoch(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_run_epoch", stop_in_the_third)
+    pictures = make_pictures(tmp_path / "p")
+    assert cli("train", pictures, *SMALL, "--epochs", 3, "--out", "run").code == 130
+    assert "2 of 3 epochs: training" in seen[0]
+    assert "http-equiv" in seen[0]
+    text = (tmp_path / "run" / "report.html").read_text()
+    assert "2 of 3 epochs: stopped" in text
+    assert "http-equiv" not in text
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert cli("train", "--resume", "run").code == 0
+    text = (tmp_path / "run" / "report.html").read_text()
+    assert "3 of 3 epochs<" in text
+    epochs = re.search(r"Dead units.*?</figure>", text, re.DOTALL)[0]
+    assert re.findall(r"rotate[^>]*>(\d+)</text>", epochs) == ["1", "2", "3"]
 
 
 @pytest.mark.slow

@@ -46,6 +46,21 @@ def as_bytes(samples: NDArray[Any]) -> Bytes:
     return pictures
 
 
+def shrunk(pictures: NDArray[Any], most: int) -> Bytes:
+    """(n, h, w, c) samples whose longer side is at most `most`: means of k×k pixels, or all.
+
+    What is left over at the right and below, fewer than k pixels, is cut off.
+    """
+    n, h, w, c = pictures.shape
+    k = -(-max(h, w) // most)
+    if k == 1 or min(h, w) < k:
+        return as_bytes(pictures)
+    rows, cols = h // k, w // k
+    blocks = as_bytes(pictures)[:, : rows * k, : cols * k].reshape(n, rows, k, cols, k, c)
+    means: Bytes = np.rint(blocks.mean(axis=(2, 4))).astype(np.uint8)
+    return means
+
+
 def mosaic(pictures: NDArray[Any], columns: int = 8, gap: int = 1) -> Bytes:
     """(n, h, w, c) samples side by side, `columns` a row, grey lines of `gap` pixels between."""
     n, h, w, c = pictures.shape

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from striate.data import Augment, Loader
+from striate.errors import WriteError
 from striate.pixels import Pixels, as_unit_float
 from striate.report.answers import Answers, most_confused, worst_pictures
 from striate.report.course import (
@@ -22,7 +24,7 @@ from striate.report.course import (
     shares_of_peak,
 )
 from striate.report.page import render, write_page
-from striate.report.png import as_bytes, data_address, mosaic
+from striate.report.png import data_address, mosaic, shrunk
 from striate.train.callbacks import Arrays, Callback
 from striate.train.history import Logs
 from striate.train.probe import Probe
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 PROBED = 32  # pictures of the batch that gradients are measured on
+LARGEST = 128  # pixels of the longer side of a picture on the page
+ONGOING = ": training; the page loads itself anew"
 PEAK_SECONDS = 0.005  # an epoch, for measuring the machine's peak
 SHOWN = 32  # pictures of the mosaic
 
@@ -71,7 +75,8 @@ class TrainingReport(Callback):
         self._settings, self._command, self._title = dict(settings), command, title
         self._augment = augment
         self._loss = {"label_smoothing": label_smoothing, "class_weights": class_weights}
-        self._answers = Answers()
+        self._pass = Answers()  # the pass over the validation set that is going on
+        self._answers = Answers()  # that of the last whole epoch
         self._probe: Probe | None = None
         self.records: list[Record] = []
 
@@ -84,17 +89,18 @@ class TrainingReport(Callback):
         self.records = [r for r in self.records if r["epoch"] <= self.trainer.epoch]
 
     def on_test_begin(self, logs: Logs) -> None:
-        """Forget the last pass."""
-        self._answers = Answers()
+        """Begin anew."""
+        self._pass = Answers()
 
     def on_test_batch_end(self, outputs: Array, y: Array) -> None:
         """Keep what the page shows of a batch of validation."""
-        self._answers.add(outputs, y)
+        self._pass.add(outputs, y)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Measure, and write the page."""
         from striate.engine import measure_peak
 
+        self._answers = self._pass
         if self._probe is None:
             self._begin()
         assert self._probe is not None
@@ -109,7 +115,14 @@ class TrainingReport(Callback):
                 peak=measure_peak(seconds=PEAK_SECONDS),
             )
         )
-        self._write(done=epoch + 1 >= self.trainer.epochs or self.trainer.stop)
+        done = epoch + 1 >= self.trainer.epochs or self.trainer.stop
+        self._write("" if done else ONGOING)
+
+    def on_error(self) -> None:
+        """Say on the page that the run has stopped."""
+        if self.records and len(self._answers):
+            with contextlib.suppress(WriteError):  # the error that is on its way matters more
+                self._write(": stopped")
 
     def state_dict(self) -> tuple[dict[str, Any], Arrays]:
         """The records of all epochs."""
@@ -133,7 +146,7 @@ class TrainingReport(Callback):
 
     # ------------------------------------------------------------------ the page
 
-    def _write(self, done: bool) -> None:
+    def _write(self, state: str) -> None:
         history = self.trainer.history.history
         last = self.records[-1]
         epoch, epochs = last["epoch"], self.trainer.epochs
@@ -141,9 +154,8 @@ class TrainingReport(Callback):
         text = render(
             "training.html",
             title=self._title,
-            refresh=not done,
-            state=f"{epoch} of {epochs} epochs"
-            + ("" if done else ": training; the page loads itself anew"),
+            refresh=state == ONGOING,
+            state=f"{epoch} of {epochs} epochs{state}",
             tiles=_tiles(history, self.records),
             curves=curves(history, self.records),
             confusion=confusion_chart(matrix, classes),
@@ -173,7 +185,7 @@ class TrainingReport(Callback):
         paths = getattr(self._valid, "paths", None)
         shots = []
         for i in worst_pictures(losses):
-            picture = as_bytes(self._valid.raw([i]))[0]
+            picture = shrunk(self._valid.raw([i]), LARGEST)[0]
             shots.append(
                 {
                     "picture": data_address(picture),
@@ -207,7 +219,7 @@ class TrainingReport(Callback):
         means = ", ".join(f"{v:.3f}" for v in recipe.mean)
         stds = ", ".join(f"{v:.3f}" for v in recipe.std)
         return {
-            "picture": data_address(mosaic(pictures)),
+            "picture": data_address(mosaic(shrunk(pictures, LARGEST))),
             "epoch": epoch,
             "augment": str(self._augment) if self._augment is not None else "augmentation: none",
             "normalise": f"(x − {means}) / {stds} by channel",
