@@ -17,8 +17,14 @@ say "3. Prediction: striate predict $run/best.safetensors $run/pictures"
 python scripts/demo_pictures.py "$run/pictures"
 striate predict "$run/best.safetensors" "$run/pictures" --top 3
 
+picture=$(find "$run/pictures" -name '*.png' | sort | head -n 1)
+say "4. What it sees: striate explain $run/best.safetensors $picture --out $run/explain.html"
+striate explain "$run/best.safetensors" "$picture" --out "$run/explain.html"
+
 say "Look at $run:"
 printf '  %-28s %s\n' \
+    report.html "how the training went, on one page" \
+    explain.html "what the net sees in one picture, down to the sums" \
     curves.png "loss, accuracy and learning rate over the epochs" \
     confusion.png "which classes are taken for which" \
     log.csv "the same as numbers, a line an epoch" \
