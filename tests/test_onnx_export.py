@@ -161,6 +161,28 @@ def test_two_inputs_and_two_outputs(tmp_path):
     np.testing.assert_array_equal(left, a)
 
 
+def test_an_output_that_is_given_twice_and_sides_of_two_inputs(tmp_path):
+    class Twice(nn.Module):
+        def forward(self, image, guide):
+            y = F.relu(image)
+            return y, y, F.relu(y + 1.0), F.adaptive_avg_pool2d(guide, 1)
+
+    path = tmp_path / "twice.onnx"
+    st.onnx.export(Twice(), path, [(3, 5, 5), (2, 8, 6)])
+    model = onnx.load(path)
+    dims = [d.dim_param for i in model.graph.input for d in i.type.tensor_type.shape.dim]
+    assert dims == ["batch", "", "height", "width", "batch", "", "guide_height", "guide_width"]
+    a, b = (
+        RNG.standard_normal((2, 3, 7, 4), np.float32),
+        RNG.standard_normal((2, 2, 3, 9), np.float32),
+    )
+    first, second, third, fourth = evaluated(path, a, b)
+    np.testing.assert_array_equal(first, np.maximum(a, 0))
+    np.testing.assert_array_equal(second, first)
+    np.testing.assert_allclose(third, first + 1, rtol=1e-6)
+    np.testing.assert_allclose(fourth, b.mean((2, 3), keepdims=True), rtol=1e-5, atol=1e-6)
+
+
 def test_metadata_and_training_mode(tmp_path):
     net = st.models.create("lenet-bn").train()
     path = tmp_path / "net.onnx"

@@ -113,7 +113,7 @@ def softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     # log(1 + e^t) = max(t, 0) + log(1 + e^-|t|), where nothing overflows
     t = x * beta
     falling = select(t > 0, -t, t)
-    y = (m("relu", t) + m("log", m("exp", falling) + 1.0)) * (1 / beta)
+    y = (m("relu", t) + m("log1p", m("exp", falling))) * (1 / beta)
     return select(t > threshold, x, y)
 
 

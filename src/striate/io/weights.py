@@ -147,7 +147,6 @@ def fit_weights(
     if skip_head is None:
         skip_head = _other_classes(own, state, last)
     kept = [name for name in ours if skip_head and name.startswith(f"{last}.")]
-    state = {name: array for name, array in state.items() if not _within(name, last, skip_head)}
     state |= {name: ours[name].data for name in kept}
     for name, array in state.items():
         if name in own and array.shape != own[name]:
@@ -160,10 +159,6 @@ def fit_weights(
     except (ArgumentError, DTypeError) as error:
         raise type(error)(f"{source}: {error}") from error
     return LoadResult([*missing, *kept], [*unexpected, *unused])
-
-
-def _within(name: str, last: str, skipped: bool) -> bool:
-    return skipped and name.startswith(f"{last}.")
 
 
 def match_names(own: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Array]) -> Arrays:

@@ -130,18 +130,13 @@ def _along(call: Call, function: Callable[[Value, int], Any]) -> Any:
 @handler("Softplus")
 def softplus(call: Call) -> Any:
     """log(1 + exp(x)), of which nothing overflows."""
-    return _softplus(call.symbol(0))
-
-
-def _softplus(x: Value) -> Value:
-    return F.relu(x) + m("log1p", m("exp", -m("abs", x)))  # type: ignore[no-any-return]
+    return F.softplus(call.symbol(0))
 
 
 @handler("Mish")
 def mish(call: Call) -> Any:
     """x · tanh(log(1 + exp(x)))."""
-    x = call.symbol(0)
-    return x * F.tanh(_softplus(x))
+    return F.mish(call.symbol(0))
 
 
 @handler("Softsign")

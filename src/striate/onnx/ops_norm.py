@@ -13,7 +13,7 @@ from striate.graph.ops.axismap import AveragePool1d
 from striate.graph.ops.eltwise import m
 from striate.graph.ops.leaf import ParamLeaf
 from striate.graph.ops.norm import BatchNorm
-from striate.graph.ops.shape import normalise_axis
+from striate.graph.ops.shape import Broadcast, normalise_axis
 from striate.onnx.axes import along
 from striate.onnx.handling import Call, handler
 from striate.onnx.value import BOOL, Array
@@ -128,41 +128,31 @@ def dropout(call: Call) -> Any:
 # ---------------------------------------------------------------------------- within one image
 
 
-def _standardised(x: Value, axes: tuple[int, ...], eps: float) -> tuple[Value, Value, Value]:
-    """(x - mean) / sqrt(var + eps) over axes, with the mean and 1 / sqrt(var + eps) themselves."""
-    mean = x.mean(axes, keepdims=True)
-    apart = x - mean
-    inverse = m("rsqrt", (apart * apart).mean(axes, keepdims=True) + eps)
-    return apart * inverse, mean, inverse
-
-
 @handler("InstanceNormalization", since=6)
 def instance_normalization(call: Call) -> Any:
     """By the statistics of each plane; scale and B are (C,)."""
-    x = call.symbol(0)
-    y, _, _ = _standardised(x, tuple(range(2, x.ndim)), call.real("epsilon", EPSILON))
-    return _scaled(y, call.symbol(1), call.symbol(2))
-
-
-def _scaled(y: Value, scale: Value, bias: Value) -> Value:
-    """Factors for each channel, axis 1."""
-    column = (-1,) + (1,) * (y.ndim - 2)
-    return y * scale.reshape(column) + bias.reshape(column)
+    return _by_groups(call, call.shape(0)[1], call.symbol(1), call.symbol(2))
 
 
 @handler("GroupNormalization", since=18)
 def group_normalization(call: Call) -> Any:
     """By the statistics of each group of channels; scale and bias: (C,), in opset 18 (groups,)."""
-    x, groups = call.symbol(0), call.integer("num_groups")
-    n, c, rest = x.shape[0], x.shape[1], x.shape[2:]
-    if c % groups:
-        raise ShapeError(f"GroupNormalization: {c} channels do not divide into {groups} groups")
-    grouped = x.reshape(n, groups, c // groups, *rest)
-    y, _, _ = _standardised(grouped, tuple(range(2, grouped.ndim)), call.real("epsilon", EPSILON))
-    scale, bias = call.symbol(1), call.symbol(2)
-    if call.opset < 21:
-        return _scaled(y, scale, bias).reshape(x.shape)
-    return _scaled(y.reshape(x.shape), scale, bias)
+    scale, bias, groups = call.symbol(1), call.symbol(2), call.integer("num_groups")
+    if call.opset < 21 and groups:
+        each = call.shape(0)[1] // groups
+        scale, bias = (
+            Broadcast((groups, each))(v.reshape(groups, 1)).reshape(groups * each)
+            for v in (scale, bias)
+        )
+    return _by_groups(call, groups, scale, bias)
+
+
+def _by_groups(call: Call, groups: int, scale: Value, bias: Value) -> Value:
+    """Group normalisation of images with any number of axes."""
+    x = call.symbol(0)
+    image = x if x.ndim in (2, 4) else x.reshape(*x.shape[:2], 1, -1)
+    y: Value = F.group_norm(image, groups, scale, bias, call.real("epsilon", EPSILON))
+    return y.reshape(x.shape)
 
 
 @handler("LayerNormalization", since=17)
@@ -171,8 +161,11 @@ def layer_normalization(call: Call) -> Any:
     x = call.symbol(0)
     first = normalise_axis(call.integer("axis", -1), x.ndim)
     axes = tuple(range(first, x.ndim))
-    y, mean, inverse = _standardised(x, axes, call.real("epsilon", EPSILON))
-    y = y * call.symbol(1)
+    mean = x.mean(axes, keepdims=True)
+    apart = x - mean
+    variance = (apart * apart).mean(axes, keepdims=True)
+    inverse = m("rsqrt", variance + call.real("epsilon", EPSILON))
+    y = apart * inverse * call.symbol(1)
     return y + call.symbol(2) if call.given(2) else y, mean, inverse
 
 

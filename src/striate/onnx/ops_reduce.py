@@ -86,7 +86,10 @@ MEANINGS = {
 
 @handler(*MEANINGS, known=(1,))
 def reduce(call: Call) -> Any:
-    """Over the axes given, or all; without any, `noop_with_empty_axes` gives the input itself."""
+    """Over the axes given, or all; with `noop_with_empty_axes` over none if none is given.
+
+    Then only the sum is left out: what the operator does to each element remains.
+    """
     meaning = MEANINGS[call.node.op]
     keep = bool(call.integer("keepdims", 1))
     ndim = len(call.shape(0))
@@ -94,13 +97,9 @@ def reduce(call: Call) -> Any:
         axes = call.integers("axes", ())
     else:
         axes = call.numbers(1) if call.given(1) else ()
-    if not axes and call.integer("noop_with_empty_axes", 0):
-        # Only the sum is left out: what the operator does to each element remains.
-        ones: Ints = ()
-        return meaning.arrays(call.array(0), ones, keep) if call.known(0) else (
-            meaning.symbols(call.symbol(0), ones, keep)
-        )  # fmt: skip
-    axes = tuple(sorted(normalise_axis(a, ndim) for a in axes)) or tuple(range(ndim))
+    axes = tuple(sorted(normalise_axis(a, ndim) for a in axes))
+    if not axes and not call.integer("noop_with_empty_axes", 0):
+        axes = tuple(range(ndim))
     if call.known(0):
         with np.errstate(divide="ignore"):
             return np.asarray(meaning.arrays(call.array(0), axes, keep)).astype(call.dtype(0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,28 +31,26 @@ class Sizes(NamedTuple):
 def upsample(call: Call) -> Any:
     """Resize of before version 10: places are j / scale, and the nearest is the one below."""
     scales = call.array(1).tolist() if call.opset >= 9 else call.node.attributes["scales"]
-    sizes = {
-        axis: Sizes(math.floor(n * s), float(s))
-        for axis, (n, s) in enumerate(zip(call.shape(0), scales, strict=True))
-    }
-    return _resized(call, sizes, where="asymmetric", nearest="floor")
+    return _enlarged(call, scales)
 
 
 @handler("Resize", since=10, known=(1, 2, 3))
 def resize(call: Call) -> Any:
     """All modes and coordinates; sizes or factors for all axes, or for those named."""
     if call.opset < 11:
-        scales = call.array(1).tolist()
-        sizes = {
-            axis: Sizes(math.floor(n * s), float(s))
-            for axis, (n, s) in enumerate(zip(call.shape(0), scales, strict=True))
-        }
-        return _resized(call, sizes, where="asymmetric", nearest="floor")
+        return _enlarged(call, call.array(1).tolist())
     where = call.text("coordinate_transformation_mode", "half_pixel")
     if where not in WHERE:
         raise call.unsupported(f"coordinate_transformation_mode {where!r}", ", ".join(WHERE))
     nearest = call.text("nearest_mode", "round_prefer_floor")
     return _resized(call, _wanted(call, where), where=where, nearest=nearest)
+
+
+def _enlarged(call: Call, scales: Sequence[float]) -> Any:
+    """By a factor for each axis, in the way that was the only one before version 11."""
+    pairs = enumerate(zip(call.shape(0), scales, strict=True))
+    sizes = {axis: Sizes(math.floor(n * s), float(s)) for axis, (n, s) in pairs}
+    return _resized(call, sizes, where="asymmetric", nearest="floor")
 
 
 def _wanted(call: Call, where: str) -> dict[int, Sizes]:

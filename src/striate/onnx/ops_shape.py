@@ -9,8 +9,9 @@ import numpy as np
 import striate.functional as F
 from striate.errors import ShapeError
 from striate.graph import Value
-from striate.graph.ops.axismap import AxisMap, Take1d
+from striate.graph.ops.axismap import Take1d
 from striate.graph.ops.shape import normalise_axis
+from striate.onnx.axes import along
 from striate.onnx.handling import Call, Ints, handler
 from striate.onnx.value import Tensor
 
@@ -120,7 +121,4 @@ def take(x: Value, axis: int, indices: Ints) -> Value:
     start = indices[0] if indices else 0
     if indices == tuple(range(start, start + len(indices))):
         return x[(slice(None),) * axis + (slice(start, start + len(indices)),)]
-    before, after = int(np.prod(x.shape[:axis])), int(np.prod(x.shape[axis + 1 :]))
-    plane = x.reshape(1, before, x.shape[axis], after)
-    y = AxisMap(2, Take1d(x.shape[axis], indices))(plane)
-    return y.reshape(*x.shape[:axis], len(indices), *x.shape[axis + 1 :])
+    return along(x, axis, Take1d(x.shape[axis], indices))

@@ -12,7 +12,7 @@ from striate import functional as F
 from striate.arith.padding import Pair, dilated
 from striate.errors import ShapeError
 from striate.graph import Value
-from striate.graph.ops.shape import Concat, pad_axis, slice_axis, zeros
+from striate.graph.ops.shape import pad_axis, slice_axis, spread_axis
 
 Triple = tuple[int, int, int]
 Sides = Sequence[Pair]  # begin and end of depth, height, width
@@ -81,22 +81,12 @@ def conv_transpose3d(
             groups=groups,
             dilation=dilation[1:],
         )
-        spread = _spread(y.reshape(n, depth, *y.shape[1:]), s)
+        spread = spread_axis(y.reshape(n, depth, *y.shape[1:]), 1, s)
         placed = pad_axis(spread, 1, t * d, whole - t * d - spread.shape[1])
         total = placed if total is None else total + placed
     assert total is not None
     total = slice_axis(total, 1, begin, whole - end).transpose(0, 2, 1, 3, 4)
     return total if bias is None else total + bias.reshape(1, -1, 1, 1, 1)
-
-
-def _spread(x: Value, step: int) -> Value:
-    """step − 1 zeros between neighbours along axis 1."""
-    if step == 1:
-        return x
-    n, count, *rest = x.shape
-    gaps = zeros((n, count, step - 1, *rest))
-    wide = Concat(2)(x.reshape(n, count, 1, *rest), gaps).reshape(n, count * step, *rest)
-    return slice_axis(wide, 1, 0, (count - 1) * step + 1)
 
 
 def max_pool3d(

@@ -150,17 +150,18 @@ def _written(net: Module, sizes: Sizes) -> Any:
     w, traced = Writer(), sizes.first
     names: dict[Value, str] = {}
     inputs = []
-    for value in traced.inputs:
-        names[value] = w.unique(value.node.op.name)  # type: ignore[attr-defined]
-        inputs.append(_info(names[value], sizes.of(value)))
+    for i, value in enumerate(traced.inputs):
+        name = names[value] = w.unique(value.node.op.name)  # type: ignore[attr-defined]
+        # The sides of a further input need not be those of the first.
+        inputs.append(_info(name, sizes.of(value), f"{name}_" if i else ""))
     for value, piece in _pieces(w, sizes, names):
         w.scope = value.node.scope
         names[value] = piece.write(*(names[v] for v in piece.inputs))
     outputs = []
     for i, value in enumerate(traced.outputs):
-        name = "output" if len(traced.outputs) == 1 else f"output{i}"
-        name = _named(w, names[value], w.unique(name))
-        outputs.append(_info(name, sizes.of(value)))
+        name = w.unique("output" if len(traced.outputs) == 1 else f"output{i}")
+        _name_output(w, names, value, name, again=value in traced.outputs[:i])
+        outputs.append(_info(name, sizes.of(value), f"{name}_"))
     arrays = [numpy_helper.from_array(a, name) for name, a in w.arrays.items()]
     graph = helper.make_graph(w.nodes, type(net).__name__, inputs, outputs, arrays)
     opset = [helper.make_opsetid("", OPSET)]
@@ -175,16 +176,18 @@ def _written(net: Module, sizes: Sizes) -> Any:
     )
 
 
-def _named(w: Writer, name: str, wanted: str) -> str:
-    """The output's own name; a second output with the same value, or an input, is copied."""
+def _name_output(
+    w: Writer, names: dict[Value, str], value: Value, wanted: str, *, again: bool
+) -> None:
+    """Give an output its own name; one that is there `again`, an input or a weight is copied."""
     made = {output for node in w.nodes for output in node.output}
-    if name in made and not name.startswith("output"):
-        w.rename(name, wanted)
+    if names[value] in made and not again:
+        w.rename(names[value], wanted)
+        names[value] = wanted
     else:
         from onnx import helper
 
-        w.nodes.append(helper.make_node("Identity", [name], [wanted], name=wanted))
-    return wanted
+        w.nodes.append(helper.make_node("Identity", [names[value]], [wanted], name=wanted))
 
 
 def _pieces(w: Writer, sizes: Sizes, given: Mapping[Value, str]) -> Iterator[tuple[Value, Piece]]:
@@ -209,15 +212,15 @@ def _pieces(w: Writer, sizes: Sizes, given: Mapping[Value, str]) -> Iterator[tup
             stack.pop()
 
 
-def _info(name: str, shape: tuple[int | None, ...]) -> Any:
+def _info(name: str, shape: tuple[int | None, ...], prefix: str) -> Any:
+    """A declaration; free sizes are called batch, and after the prefix height, width …"""
     from onnx import TensorProto, helper
 
-    letters = AXES if len(shape) == 4 else ("batch",)
     dims: list[int | str] = []
     for i, size in enumerate(shape):
-        dims.append(size if size is not None else letters[i] if i < len(letters) else f"d{i}")
-    if name.startswith("output") and len(shape) == 4:
-        dims = [f"output_{d}" if d in ("height", "width") else d for d in dims]
+        letter = AXES[i] if len(shape) == len(AXES) else f"d{i}"
+        free = "batch" if i == 0 else prefix + letter
+        dims.append(free if size is None else size)
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
 
 

@@ -142,13 +142,7 @@ class Slice(Op):
         if g[0] is None:
             return (None,)
         dy, axis, size = g[0], self.axis, x.shape[self.axis]
-        if self.step > 1:
-            before, count, after = dy.shape[:axis], dy.shape[axis], dy.shape[axis + 1 :]
-            column = dy.reshape((*before, count, 1, *after))
-            gaps = zeros((*before, count, self.step - 1, *after))
-            spread = Concat(axis + 1)(column, gaps)
-            dy = spread.reshape((*before, count * self.step, *after))
-            dy = slice_axis(dy, axis, 0, min(count * self.step, size - self.start))
+        dy = spread_axis(dy, axis, self.step)
         return (pad_axis(dy, axis, self.start, size - self.start - dy.shape[axis]),)
 
 
@@ -181,6 +175,17 @@ def slice_axis(x: Value, axis: int, start: int, stop: int) -> Value:
     if (start, stop) == (0, x.shape[axis]):
         return x
     return Slice(axis, start, stop)(x)
+
+
+def spread_axis(x: Value, axis: int, step: int) -> Value:
+    """`x` with `step` - 1 zeros between neighbours along one axis."""
+    if step == 1:
+        return x
+    before, count, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
+    gaps = zeros((*before, count, step - 1, *after))
+    wide = Concat(axis + 1)(x.reshape((*before, count, 1, *after)), gaps)
+    wide = wide.reshape((*before, count * step, *after))
+    return slice_axis(wide, axis, 0, (count - 1) * step + 1)
 
 
 def pad_axis(x: Value, axis: int, begin: int, end: int, value: float = 0.0) -> Value:
