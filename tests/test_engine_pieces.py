@@ -8,9 +8,9 @@ import pytest
 import striate as st
 import striate.functional as F
 from striate import engine, nn
-from striate.engine import pieces
+from striate.engine import pieces, stages
 from striate.errors import ShapeError
-from striate.nn.tracing import run_on_arrays
+from striate.nn.tracing import run_on_arrays, trace_module
 from tests.small_nets import picture
 
 
@@ -18,6 +18,19 @@ from tests.small_nets import picture
 def small_cache(monkeypatch):
     """As if L3 held two images of every net."""
     hold(monkeypatch, 2.5)
+
+
+@pytest.fixture
+def little_at_hand(monkeypatch):
+    """As if L3 held two images of every net and no weights beside them."""
+    hold(monkeypatch, 2.5)
+    real = pieces._Ends.__init__
+
+    def init(self, program, machine, count):
+        real(self, program, machine, count)
+        self.at_hand = 0
+
+    monkeypatch.setattr(pieces._Ends, "__init__", init)
 
 
 def hold(monkeypatch, images):
@@ -127,7 +140,7 @@ def test_training_and_state_stay_whole(small_cache):
     assert isinstance(made(net, x), engine.Executable)
 
 
-def test_heavy_weights_are_not_read_again(small_cache):
+def test_heavy_weights_are_not_read_again(little_at_hand):
     net = nn.Sequential(nn.Flatten(), nn.Linear(300, 400), nn.ReLU(), nn.Linear(400, 10)).eval()
     assert isinstance(made(net, picture(16, 3, 10, 10)), engine.Executable)
 
@@ -195,3 +208,83 @@ def test_the_peak_is_that_of_a_piece(small_cache):
     piece = st.summary(net, (3, 24, 20), batch=2).totals
     assert whole["peak_arena"] == piece["peak_arena"]
     assert whole["peak_arrays"] == 4 * piece["peak_arrays"]
+
+
+# -- the first layers in pieces, the rest for all --------------------------------------------------
+
+
+class Tapering(nn.Module):
+    """Large maps and few weights first, then the reverse; two values cross in between."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.third = nn.Conv2d(8, 512, 16, stride=16)
+        self.last = nn.Linear(512, 512)
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        x = x + F.relu(self.second(x))
+        x = F.relu(self.third(x)).flatten(1)
+        return self.last(x), x
+
+
+def test_the_rest_takes_the_whole_batch(little_at_hand, threads):
+    net = Tapering().eval()
+    x = picture(6, 3, 16, 16)
+    run = made(net, x)
+    assert isinstance(run, engine.Pieces)
+    assert run.rest is not None
+    halves = first_of(run), run.rest.program
+    layers = [{t.node.scope for t in program.tasks} for program in halves]
+    assert "first" in str(layers[0])
+    assert "last" in layers[1]
+    for _ in range(2):
+        alone = [net(x[i : i + 1]) for i in range(6)]
+        for got, want in zip(run(x), zip(*alone, strict=True), strict=True):
+            np.testing.assert_array_equal(got, np.concatenate(want))
+        net.last.weight.assign(2 * net.last.weight.data)  # packed anew for the rest
+        net.first.weight.assign(2 * net.first.weight.data)  # and for the pieces
+
+
+def test_neither_half_holds_what_only_the_other_needs(little_at_hand):
+    net = Tapering().eval()
+    run = made(net, picture(6, 3, 16, 16))
+    first, rest = first_of(run), run.rest.program
+    assert not set(first.kept) & set(rest.kept)
+    assert rest.inputs == first.outputs
+    assert len(first.tasks) + len(rest.tasks) == len(engine.build(net_graph(net, 6)).program.tasks)
+
+
+def test_the_peak_counts_what_crosses(little_at_hand):
+    net = Tapering().eval()
+    run = made(net, picture(8, 3, 16, 16))
+    assert run.rest is not None
+    rest = run.rest.program
+    crossing = sum(rest.buffers[b].nbytes for b in rest.inputs)
+    pieces_at_once = engine.get_num_threads() if run.dealt else 1
+    arena = max(pieces_at_once * first_of(run).arena_bytes, rest.arena_bytes)
+    assert st.summary(net, (3, 16, 16), batch=8).totals["peak_arena"] == arena + crossing
+
+
+def test_halves_of_a_program_give_what_the_whole_gives():
+    graph = net_graph(Tapering().eval(), 3)
+    whole = engine.build(graph)
+    x = picture(3, 3, 16, 16)
+    want = whole(x)
+    cuts = stages.boundaries(whole.program, 3)
+    assert len(cuts) > 2
+    for k, crossing in cuts.items():
+        first = engine.Executable(stages.first_half(whole.program, k, crossing))
+        second = engine.Executable(stages.second_half(whole.program, k, crossing))
+        for got, right in zip(second(*first(x)), want, strict=True):
+            np.testing.assert_array_equal(got, right)
+
+
+def first_of(run):
+    return run.programs[run.sizes[0]].program
+
+
+def net_graph(net, count):
+    return trace_module(net, [(count, 3, 16, 16)], training=False).graph

@@ -90,7 +90,7 @@ class Hwio:
 
 @dataclass(frozen=True)
 class WinogradWeights:
-    """Weights transformed for Winograd's method: [point][output block][phase][channel][block].
+    """Weights transformed for Winograd's method: [output block][point][phase][channel][block].
 
     `packed` is the order that they are transformed from; it has one group and all taps of the
     kernel, row by row. Phases are those of `filtering`, row by row.

@@ -47,14 +47,20 @@ NAMES = {tile: name for name, tile in ALGORITHMS.items()}
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way: `tile` is m, or `DIRECT`; `cost` in multiply-adds of one core.
+    """One way: `tile` is m, or `DIRECT`; `work` and `stream` in multiply-adds of one core.
 
     `error` is the largest to be expected, relative to the RMS of the results.
     """
 
     tile: int
-    cost: int
+    work: int
+    stream: int
     error: float
+
+    @property
+    def cost(self) -> int:
+        """What bounds the time: reading the weights, or computing with them."""
+        return max(self.work, self.stream)
 
     @property
     def name(self) -> str:
@@ -83,15 +89,15 @@ def candidates(
     """All ways to compute a convolution of a square kernel, the cheapest first."""
     depth = stride**2 * ci
     direct = relative_error(kernel**2 * ci)
-    cost = _direct_cost(images, out, ci, co, machine, kernel)
-    ways = [Candidate(DIRECT, cost, direct)]
+    costs = _direct_cost(images, out, ci, co, machine, kernel)
+    ways = [Candidate(DIRECT, *costs, direct)]
     if min(depth, co) >= LEAST_CHANNELS:
         for tile in tiles(kernel, stride):
             filtering = Filtering(tile, kernel, stride, dilation)
-            cost = _winograd_cost(filtering, images, out, ci, co, machine)
+            costs = _winograd_cost(filtering, images, out, ci, co, machine)
             amplification = output_amplification(filtering.tile, filtering.taps)
             error = relative_error(depth, amplification, partial_sums(depth))
-            ways.append(Candidate(filtering.tile, cost, error))
+            ways.append(Candidate(filtering.tile, *costs, error))
     return sorted(ways, key=lambda way: way.cost)
 
 
@@ -103,13 +109,13 @@ def gradient_candidates(
     Sums are taken in chunks, which err less than one long sum.
     """
     pixels, filtering = images * out[0] * out[1], Filtering(GRADIENT_TILE)
-    cost = _direct_cost(images, out, ci, co, machine, filtering.kernel)
-    ways = [Candidate(DIRECT, cost, relative_error(pixels))]
+    costs = _direct_cost(images, out, ci, co, machine, filtering.kernel)
+    ways = [Candidate(DIRECT, *costs, relative_error(pixels))]
     if min(ci, co) >= LEAST_CHANNELS:
-        cost = _winograd_cost(filtering, images, out, ci, co, machine)
+        costs = _winograd_cost(filtering, images, out, ci, co, machine)
         amplification = gradient_amplification(GRADIENT_TILE)
         error = relative_error(_tiles(filtering, images, out), amplification)
-        ways.append(Candidate(GRADIENT_TILE, cost, error))
+        ways.append(Candidate(GRADIENT_TILE, *costs, error))
     return sorted(ways, key=lambda way: way.cost)
 
 
@@ -119,19 +125,21 @@ def _tiles(f: Filtering, images: int, out: tuple[int, int]) -> int:
 
 def _direct_cost(
     images: int, out: tuple[int, int], ci: int, co: int, machine: Machine, kernel: int
-) -> int:
+) -> tuple[int, int]:
+    """(work, stream)."""
     work = int(DIRECT_SHARE * kernel**2 * images * out[0] * out[1] * ci * co)
-    return max(work, _stream(kernel**2 * ci * co, machine))
+    return work, _stream(kernel**2 * ci * co, machine)
 
 
 def _winograd_cost(
     f: Filtering, images: int, out: tuple[int, int], ci: int, co: int, machine: Machine
-) -> int:
+) -> tuple[int, int]:
+    """(work, stream)."""
     depth = f.phases * ci
     vectors = -(-depth // machine.lanes) + -(-co // machine.lanes)
     products = depth * co + TRANSFORM * machine.lanes * vectors
     work = f.points * _tiles(f, images, out) * products
-    return max(work, _stream(f.points * depth * co, machine))
+    return work, _stream(f.points * depth * co, machine)
 
 
 def _stream(weights: int, machine: Machine) -> int:

@@ -78,8 +78,12 @@ def bench(
     if as_json:
         print_json(_facts(model, used, training) | profile.to_dict())
     else:
-        pieces = f", {profile.batch} at a time" if profile.batch < batch else ""
-        pieces += " on each thread" if profile.dealt else ""
+        pieces = ""
+        if profile.batch < batch:
+            place = " on each thread" if profile.dealt else ""
+            whole = profile.pieced == len(profile.steps)
+            where = "" if whole else f" in the first {profile.pieced} steps"
+            pieces = f"; {profile.batch} at a time{place}{where}"
         click.echo(f"{_title(model, used, batch, training)}{pieces}\n\n{_report(profile)}")
 
 

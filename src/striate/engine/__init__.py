@@ -11,7 +11,7 @@ from collections.abc import Callable
 from striate.engine.memory import Footprint, footprint_of
 from striate.engine.options import DEFAULT, Options
 from striate.engine.peak import measure_peak
-from striate.engine.pieces import Pieces, cut
+from striate.engine.pieces import Pieces, planned
 from striate.engine.plan import passes, plan
 from striate.engine.program import Program
 from striate.engine.run import Executable
@@ -59,12 +59,13 @@ def build_batch(
     options = Options(algorithm, max_relative_error, tune)
     threads = get_num_threads()
     program = _plan(graph, False, options)
-    cutting, graphs = cut(graph, program, machine(), threads, trace)
-    if len(cutting.sizes) == 1:
+    found = planned(
+        graph, program, machine(), threads, trace, lambda g, n: _plan(g, False, options, threads=n)
+    )
+    if len(found.cut.sizes) == 1:
         return Executable(program)
-    own = 1 if cutting.dealt else threads
-    programs = {size: _plan(g, False, options, threads=own) for size, g in graphs.items()}
-    return Pieces(cutting, {n: Executable(p, alone=cutting.dealt) for n, p in programs.items()})
+    made = {n: Executable(p, alone=found.cut.dealt) for n, p in found.programs.items()}
+    return Pieces(found.cut, made, Executable(found.rest) if found.rest else None)
 
 
 def _plan(
@@ -100,21 +101,22 @@ def footprint(
     """
     threads = get_num_threads()
 
-    def planned(graph: Graph) -> Program:
+    def planning(graph: Graph, threads: int) -> Program:
         return plan(
             graph, machine(), threads, training=training, options=options, checkpoint=checkpoint
         )
 
-    program = planned(graph)
+    program = planning(graph, threads)
     whole = footprint_of(program, threads)
     if trace is None:
         return whole
-    cutting, graphs = cut(graph, program, machine(), threads, trace)
-    if len(cutting.sizes) < 2:
-        return whole
-    piece = footprint_of(planned(graphs[cutting.sizes[0]]), threads)
-    arena = piece.arena * (threads if cutting.dealt else 1)
-    return piece._replace(arena=arena, inputs=whole.inputs, outputs=whole.outputs)
+    found = planned(graph, program, machine(), threads, trace, planning)
+    piece = footprint_of(found.programs[found.cut.sizes[0]], threads)
+    arena = piece.arena * (threads if found.cut.dealt else 1)
+    if found.rest is not None:
+        later = footprint_of(found.rest, threads)
+        arena = max(arena, later.arena) + later.inputs
+    return whole._replace(arena=arena)
 
 
 def describe(

@@ -31,6 +31,8 @@ from striate.graph.value import Node
 
 # The cost model is right within some 30 %: rivals nearer than that are timed.
 CLOSE = 1.3
+# So much slower for one image is a way that may be taken for what it saves in a batch.
+AS_GOOD = 1.15
 WORK = {"Conv2d": "forward", "ConvInputGrad": "input gradient", "ConvWeightGrad": "weight gradient"}
 
 
@@ -111,7 +113,7 @@ class Chooser:
                 )
             products = max(len(phase.taps) for phase in shape.phases()) * (co // shape.groups)
         macs = shape.macs // max(1, shape.n) * images
-        return [Candidate(DIRECT, macs, relative_error(products))]
+        return [Candidate(DIRECT, macs, 0, relative_error(products))]
 
     def _allowed(
         self, what: str, op: ConvOp, ways: Sequence[Candidate]
@@ -154,6 +156,10 @@ class Chooser:
             return first, []
         second = ways[1]
         ratio = second.cost / max(1, first.cost)
+        if not self.training and ratio <= AS_GOOD and second.work * CLOSE < first.work:
+            # The bits of an image are those of one image: a batch cannot decide otherwise.
+            saved = f"{first.work / second.work:.2f} × fewer multiply-adds a batch"
+            return second, [f"cost model: as cheap as {first.name} for one image, {saved}"]
         model = f"cost model: {ratio:.2f} × cheaper than {second.name}"
         timed = self.timer is not None and not isinstance(conv_of(node), ConvWeightGrad)
         if not timed or ratio > CLOSE or not first.cost:

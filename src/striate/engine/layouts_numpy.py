@@ -76,7 +76,7 @@ def from_memory(layout: Layout, flat: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _to_winograd(layout: WinogradWeights, w: Array) -> Array:
-    """U = G g Gᵀ of every kernel and phase, [point][output block][phase][input channel][block]."""
+    """U = G g Gᵀ of every kernel and phase, [output block][point][phase][input channel][block]."""
     f = layout.filtering
     g = np.array(f.transforms.g, np.float64)
     _, ci = layout.packed.channels(w.shape)
@@ -85,7 +85,7 @@ def _to_winograd(layout: WinogradWeights, w: Array) -> Array:
     missing = f.taps * f.stride - f.kernel
     whole = np.pad(kernels, ((0, 0), (0, missing), (0, missing), (0, 0), (0, 0)))
     taps = whole.reshape(-1, f.taps, f.stride, f.taps, f.stride, ci, layout.packed.block)
-    u: Array = np.einsum("pa,qb,oaxbyil->pqoxyil", g, g, taps)
+    u: Array = np.einsum("pa,qb,oaxbyil->opqxyil", g, g, taps)
     return u.astype(w.dtype).reshape(-1)
 
 
@@ -95,8 +95,8 @@ def _from_winograd(layout: WinogradWeights, flat: Array, shape: tuple[int, ...])
     back = np.linalg.pinv(np.array(f.transforms.g, np.float64))
     _, ci = layout.packed.channels(shape)
     points = flat[: layout.elements(shape)].astype(np.float64)
-    u = points.reshape(f.side, f.side, -1, f.stride, f.stride, ci, layout.packed.block)
-    taps = np.einsum("ap,bq,pqoxyil->oaxbyil", back, back, u)
+    u = points.reshape(-1, f.side, f.side, f.stride, f.stride, ci, layout.packed.block)
+    taps = np.einsum("ap,bq,opqxyil->oaxbyil", back, back, u)
     size = f.taps * f.stride
     kernels = taps.reshape(-1, size, size, ci, layout.packed.block)[:, : f.kernel, : f.kernel]
     return unpack_numpy(layout.packed, kernels.astype(flat.dtype).reshape(-1), shape)

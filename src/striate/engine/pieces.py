@@ -2,14 +2,22 @@
 
 A program walks through its layers with the whole batch. Of 16 images the activations of one layer
 fill L3, and every layer reads from memory what the one before has written there; of 4 images they
-do not. But each piece reads the weights anew. So with A bytes of activations alive at a time and T
-in all, an image, and W bytes of weights:
+do not. But each piece reads the weights anew. So with A bytes of activations alive at a time, an
+image, pieces have
 
-    images at once = ⌊share of L3 / A⌋       if W / images < T, else the whole batch
+    images at once = ⌊share of L3 / A⌋
+
+and go through the first layers only, up to the boundary of two tasks where
+
+    images · (bytes of activations written before it) − pieces · (bytes of weights read before it)
+
+is largest: early layers have large maps and small weights, late ones the reverse. The whole batch
+takes the rest of the way (`engine.stages`). Weights that the rest of L3 holds beside the
+activations cost nothing.
 
 With several threads, each takes pieces of its own (`engine.deal`) if its share of the images at
 once is at least one: it reads its pieces' activations from the caches that it wrote them to. The
-weights must be worth reading for so few images, and the pieces must keep all threads busy.
+pieces must keep all threads busy.
 
 The bits of an image do not depend on the batch that it comes in, so they do not change. A net that
 mixes the images of its batch, or whose `forward` looks at their number, is not cut: its graph for
@@ -24,10 +32,12 @@ from typing import NamedTuple
 import numpy as np
 
 from striate.arith.machine import Machine
+from striate.engine import arena
 from striate.engine.deal import Dealt
 from striate.engine.lower.context import GOOD_BALANCE
 from striate.engine.program import Buffer, Program
 from striate.engine.run import DTYPES, Array, Executable
+from striate.engine.stages import begin_alike, boundaries, first_half, second_half
 from striate.errors import ShapeError
 from striate.graph.ops.axismap import AxisMap
 from striate.graph.ops.conv import Conv2d, ConvInputGrad
@@ -46,10 +56,16 @@ SHARE_OF_L3 = 5 / 8
 
 
 class Cut(NamedTuple):
-    """Images of each piece (one piece: the whole batch), and whether threads take pieces."""
+    """Images of each piece (one piece: the whole batch), and whether threads take pieces.
+
+    The first `tasks` tasks go piece by piece; None: all. `crossing` are the buffers that the
+    others read of them.
+    """
 
     sizes: tuple[int, ...]
     dealt: bool = False
+    tasks: int | None = None
+    crossing: tuple[int, ...] = ()
 
 
 def cut_of(graph: Graph, program: Program, machine: Machine, threads: int) -> Cut:
@@ -58,20 +74,49 @@ def cut_of(graph: Graph, program: Program, machine: Machine, threads: int) -> Cu
     count = shapes[0][0] if graph.inputs and shapes[0] else 0
     if count < 2 or any(s[:1] != (count,) for s in shapes) or not _separate(graph, count):
         return Cut((count,))
-    buffers = program.buffers.values()
-    alive = program.arena_bytes // count
-    written = sum(4 * b.elements for b in buffers if b.kind == "arena" and b.home is None) // count
-    weights = sum(4 * program.buffers[number].elements for number in program.kept)
-    fitting = max(1, int(SHARE_OF_L3 * machine.l3_bytes) // max(1, alive))
+    fitting = max(1, int(SHARE_OF_L3 * machine.l3_bytes) // max(1, program.arena_bytes // count))
     if fitting >= count:
         return Cut((count,))
+    ends = _Ends(program, machine, count)
     # Rounded: threads that go their own ways are seldom at their largest layers together.
     own = (2 * fitting + threads) // (2 * threads)
     for images in range(own if threads > 1 else 0, 0, -1):
         sizes = sizes_of(count, images, threads)
-        if weights / images < written and dealt_well(sizes, threads) >= GOOD_BALANCE:
-            return Cut(sizes, dealt=True)
-    return Cut(sizes_of(count, fitting) if weights / fitting < written else (count,))
+        if dealt_well(sizes, threads) >= GOOD_BALANCE and (end := ends.best(len(sizes))):
+            return Cut(sizes, True, *end)
+    sizes = sizes_of(count, fitting)
+    end = ends.best(len(sizes))
+    return Cut(sizes, False, *end) if end else Cut((count,))
+
+
+class _Ends:
+    """How far pieces of a batch may go: boundaries, with the bytes before each, of the batch."""
+
+    def __init__(self, program: Program, machine: Machine, count: int) -> None:
+        # Tasks and what crosses after them; None: all tasks, nothing crosses.
+        self.ends: list[tuple[int | None, tuple[int, ...]]] = []
+        self.written: list[int] = []
+        self.weights: list[int] = []
+        self.at_hand = int((1 - SHARE_OF_L3) * machine.l3_bytes)
+        cuts = boundaries(program, count)
+        written, read = 0, set[int]()
+        for number, task in enumerate(program.tasks, start=1):
+            written += sum(program.buffers[b].nbytes for s in task.steps for b in s.writes)
+            read.update(b for s in task.steps for b in s.reads if b in program.kept)
+            last = number == len(program.tasks)
+            if last or number in cuts:
+                self.ends.append((None, ()) if last else (number, cuts[number]))
+                self.written.append(written)
+                self.weights.append(sum(program.buffers[b].nbytes for b in read))
+
+    def best(self, pieces: int) -> tuple[int | None, tuple[int, ...]] | None:
+        """The end that saves most if there are so many pieces; None if none saves anything."""
+        saved = [
+            written - (pieces * weights if weights > self.at_hand else 0)
+            for written, weights in zip(self.written, self.weights, strict=True)
+        ]
+        most = max(saved, default=0)
+        return self.ends[saved.index(most)] if most > 0 else None
 
 
 def sizes_of(count: int, most: int, threads: int = 1) -> tuple[int, ...]:
@@ -112,8 +157,11 @@ def like(piece: Graph, whole: Graph, images: int, count: int) -> bool:
 class Pieces:
     """A batch of one size, run piece by piece; called as an `Executable` is."""
 
-    def __init__(self, cut: Cut, programs: dict[int, Executable]) -> None:
-        self.sizes, self.programs = cut.sizes, programs
+    def __init__(
+        self, cut: Cut, programs: dict[int, Executable], rest: Executable | None = None
+    ) -> None:
+        """`rest` takes the whole batch through what the pieces' programs leave to do."""
+        self.sizes, self.programs, self.rest = cut.sizes, programs, rest
         self.dealt = {s: Dealt(p) for s, p in programs.items()} if cut.dealt else {}
 
     def __call__(self, *arrays: Array) -> tuple[Array, ...]:
@@ -123,10 +171,32 @@ class Pieces:
             self._input(i, first.buffers[number], array)
             for i, (number, array) in enumerate(zip(first.inputs, arrays, strict=True))
         )
-        results = [
+        last = first if self.rest is None else self.rest.program
+        results: list[Array] = [
             np.empty((sum(self.sizes), *b.shape[1:]), DTYPES[b.dtype])
-            for b in (first.buffers[i] for i in first.outputs)
+            for b in (last.buffers[i] for i in last.outputs)
         ]
+        if self.rest is None:
+            self._walk(arrays, results)
+            return tuple(results)
+        between = [last.buffers[i] for i in last.inputs]
+        starts = np.cumsum(
+            [0, *(-(-b.nbytes // arena.ALIGNMENT) * arena.ALIGNMENT for b in between)]
+        )
+        block = arena.take(int(starts[-1]))
+        try:
+            crossing = [
+                block.array(int(start), b.elements, np.float32).reshape(b.shape)
+                for start, b in zip(starts, between, strict=False)
+            ]
+            self._walk(arrays, crossing)
+            self.rest.run_into(crossing, results)
+        finally:
+            arena.give_back(block)
+        return tuple(results)
+
+    def _walk(self, arrays: Sequence[Array], results: Sequence[Array]) -> None:
+        """All pieces, one after the other."""
         start = 0
         for size, pieces in self._runs():
             part = slice(start, start + size * pieces)
@@ -136,7 +206,6 @@ class Pieces:
             else:
                 self.programs[size].run_into(given, taken)
             start += size * pieces
-        return tuple(results)
 
     def _input(self, index: int, buffer: Buffer, array: Array) -> Array:
         """The whole batch as its pieces are read."""
@@ -152,20 +221,42 @@ class Pieces:
         return [(size, 1) for size in self.sizes]
 
 
-def cut(
-    graph: Graph, program: Program, machine: Machine, threads: int, trace: Trace
-) -> tuple[Cut, dict[int, Graph]]:
-    """How the batch is cut, and the graph for each size of a piece.
+class Planned(NamedTuple):
+    """How a batch is cut: programs by size of a piece, and what all images go through then."""
 
-    `trace(n)` gives the graph for n images.
+    cut: Cut
+    programs: dict[int, Program]
+    rest: Program | None = None
+
+
+def planned(
+    graph: Graph,
+    program: Program,
+    machine: Machine,
+    threads: int,
+    trace: Trace,
+    plan: Callable[[Graph, int], Program],
+) -> Planned:
+    """How the batch is cut, and the programs for it.
+
+    `trace(n)` gives the graph for n images, `plan(graph, threads)` a program.
     """
     count = graph.inputs[0].shape[0] if graph.inputs and graph.inputs[0].shape else 0
-    chosen = cut_of(graph, program, machine, threads)
-    if len(chosen.sizes) > 1:
-        graphs = {size: trace(size) for size in sorted(set(chosen.sizes))}
-        if all(like(piece, graph, size, count) for size, piece in graphs.items()):
-            return chosen, graphs
-    return Cut((count,)), {count: graph}
+    whole = Planned(Cut((count,)), {count: program})
+    cut = cut_of(graph, program, machine, threads)
+    if len(cut.sizes) == 1:
+        return whole
+    graphs = {size: trace(size) for size in sorted(set(cut.sizes))}
+    if not all(like(piece, graph, size, count) for size, piece in graphs.items()):
+        return whole
+    programs = {size: plan(g, 1 if cut.dealt else threads) for size, g in graphs.items()}
+    if cut.tasks is None:
+        return Planned(cut, programs)
+    if not all(begin_alike(p, program, cut.tasks) for p in programs.values()):
+        return whole
+    end = cut.tasks, cut.crossing
+    first = {size: first_half(p, *end) for size, p in programs.items()}
+    return Planned(cut, first, second_half(program, *end))
 
 
 # ---------------------------------------------------------------------------- who mixes images

@@ -84,7 +84,7 @@ class Executable:
         self._constant_table = Table(program, program.constants, alone=alone)
         for spec in program.prepared:
             address(spec)
-        self._memory = np.zeros(len(buffers), np.int64)
+        self._memory = np.zeros(max(buffers, default=0) + 1, np.int64)
         self._tables = [
             np.frombuffer(b.table, np.uint8).copy() for b in buffers.values() if b.kind == "table"
         ]

@@ -146,11 +146,14 @@ def pick(k: Kernel, vectors: Sequence[Any], order: Sequence[int]) -> Any:
     return out
 
 
-def prefetch(k: Kernel, p: Ptr, *, write: bool = False) -> None:
-    """Have the cache line of an address fetched; nothing happens where there is no memory."""
+def prefetch(k: Kernel, p: Ptr, *, write: bool = False, into: int = 1) -> None:
+    """Have the cache line of an address fetched into L1 or L2.
+
+    Nothing happens where there is no memory.
+    """
     function = k.unit.declare("llvm.prefetch.p0", ir.VoidType(), [PTR, I32, I32, I32])
-    kind, nearest, data = I32(int(write)), I32(3), I32(1)
-    k.b.call(function, [p.v, kind, nearest, data])
+    kind, locality, data = I32(int(write)), I32(4 - into), I32(1)
+    k.b.call(function, [p.v, kind, locality, data])
 
 
 def transpose(k: Kernel, rows: Sequence[Any]) -> list[Any]:

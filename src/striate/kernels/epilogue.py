@@ -13,6 +13,7 @@ from typing import Any
 from striate.arith.expr import Expr
 from striate.ir import vec
 from striate.ir.kernel import Int, Kernel
+from striate.kernels.micro import LINE
 from striate.kernels.span import load as load_lanes
 from striate.kernels.span import store
 
@@ -74,6 +75,26 @@ def apply_epilogue(
         for c in range(cols):
             value = finish(accs[r * cols + c], r, c)
             store(k, value, out.at(r * row_step + c * k.lanes), lanes_on if c == cols - 1 else None)
+
+
+def fetch_tile(
+    k: Kernel,
+    epilogue: Epilogue,
+    *,
+    rows: int,
+    cols: int,
+    offset: Int,
+    row_step: int,
+    y: int,
+    operands: int,
+) -> None:
+    """Ask for the lines of memory that `apply_epilogue` will read and write for a tile."""
+    full = [operands + i for i, kind in enumerate(epilogue.operands) if kind == "full"]
+    for slot in (*full, y):
+        first = k.buffer(slot).at(offset)
+        for r in range(rows):
+            for c in range(0, cols * k.lanes, LINE):
+                vec.prefetch(k, first.at(r * row_step + c), write=slot == y, into=2)
 
 
 def finishing(

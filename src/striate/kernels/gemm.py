@@ -19,8 +19,8 @@ from typing import Any
 from striate.arith.machine import Machine
 from striate.ir import vec
 from striate.ir.kernel import I64, PTR, Int, Kernel, Ptr, Unit
-from striate.kernels.epilogue import Epilogue, apply_epilogue
-from striate.kernels.micro import dispatch, multiply_run, zeros
+from striate.kernels.epilogue import Epilogue, apply_epilogue, fetch_tile
+from striate.kernels.micro import Ahead, dispatch, multiply_run, zeros
 from striate.kernels.prologue import AS_THEY_ARE, Prologue, panel_function
 from striate.kernels.spec import symbol
 
@@ -115,7 +115,8 @@ class _Build:
                 channel = ob * self.block
                 place = (first + j) * spec.epilogue.pixel(spec.co) + channel
                 wb = w.at(ob * (spec.ci * self.block))
-                args = (k.function.args[0], xp.at(j * spec.pitch), wb, place, channel)
+                ahead = self._ahead(x, first + j, s["panel"] if spec.packed else rows)
+                args = (k.function.args[0], xp.at(j * spec.pitch), wb, place, channel, *ahead)
                 self._tile(bodies, ob, rows, args)
 
             if self.rows_first:
@@ -141,6 +142,14 @@ class _Build:
             to = scratch.at(r * spec.pitch)
             k.call(copy, k.function.args[0], to, x.at(pixel * spec.row), k.int(1))
 
+    def _ahead(self, x: Ptr, row: Int, further: Int) -> tuple[Ptr, ...]:
+        """The inputs that are fetched while a tile from `row` on is computed.
+
+        They are those of the next tile, or where panels are copied, of the next panel. Pixels
+        that a stride picks do not lie in a row and are left to themselves.
+        """
+        return (x.at((row + further) * self.spec.row),) if self.spec.stride == (1, 1) else ()
+
     def _tile(
         self, bodies: dict[bool, list[Any]], ob: Int, rows: Int, args: tuple[Any, ...]
     ) -> None:
@@ -159,14 +168,27 @@ class _Build:
                 run(True)
 
     def _body(self, rows: int, tail: bool) -> Any:
-        """tile(buffers, x, w, y offset, channel) for `rows` rows."""
+        """tile(buffers, x, w, y offset, channel, ahead) for `rows` rows; see `_ahead`."""
         spec = self.spec
         name = f"tile{rows}{'_tail' if tail else ''}"
-        k = self.k.unit.function(name, [PTR, PTR, PTR, I64, I64])
+        fetched = [PTR] if spec.stride == (1, 1) else []
+        k = self.k.unit.function(name, [PTR, PTR, PTR, I64, I64, *fetched])
         x, w = Ptr(k, k.function.args[1]), Ptr(k, k.function.args[2])
-        offset, channel = (Int(k, a) for a in k.function.args[3:])
+        offset, channel = (Int(k, a) for a in k.function.args[3:5])
+        ahead = [Ptr(k, a) for a in k.function.args[5:]]
         width = self.rest if tail else self.block
         cols = -(-width // k.lanes)
+        row_step = spec.epilogue.pixel(spec.co)
+        fetch_tile(
+            k,
+            spec.epilogue,
+            rows=rows,
+            cols=cols,
+            offset=offset,
+            row_step=row_step,
+            y=Y,
+            operands=OPERANDS,
+        )
         accs = multiply_run(
             k,
             x,
@@ -177,6 +199,7 @@ class _Build:
             length=spec.ci,
             row_stride=spec.pitch,
             block=self.block,
+            ahead=Ahead(ahead[0], into=2) if ahead else None,
         )
         lanes_on = vec.mask(k, width % k.lanes) if width % k.lanes else None
         apply_epilogue(
@@ -187,7 +210,7 @@ class _Build:
             cols=cols,
             offset=offset,
             channel=channel,
-            row_step=spec.epilogue.pixel(spec.co),
+            row_step=row_step,
             lanes_on=lanes_on,
             y=Y,
             operands=OPERANDS,

@@ -9,12 +9,20 @@ rows broadcasts and rows·cols FMAs, 2·rows·cols·lanes FLOPs.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from striate.ir import vec
 from striate.ir.kernel import Int, Kernel, Ptr
 
 LINE = 16  # elements of a cache line
+
+
+class Ahead(NamedTuple):
+    """What a run fetches for the next one: a cache line a round, `step` elements apart."""
+
+    start: Ptr
+    step: int | Int = LINE
+    into: int = 1  # L1 or L2
 
 
 def zeros(k: Kernel, rows: int, cols: int) -> list[Any]:
@@ -33,20 +41,19 @@ def multiply_run(
     length: int | Int,
     row_stride: int,
     block: int,
-    ahead: tuple[Ptr, ...] = (),
+    ahead: Ahead | None = None,
 ) -> list[Any]:
     """Accumulate one contiguous run of `length` inputs into the tile.
 
-    Meanwhile each pointer of `ahead` fetches a cache line of memory a round, from the address
-    where it stands: what the next run will read, so that memory works while this one computes.
+    With `ahead` memory works for the next run while this one computes.
 
     One input channel a round: with more, LLVM's scheduler lifts the weight loads of the next
     channel above the FMAs of this one, and accumulators are spilled.
     """
 
     def body(i: Int, accs: list[Any]) -> list[Any]:
-        for p in ahead:
-            vec.prefetch(k, p.at(i * LINE))
+        if ahead is not None:
+            vec.prefetch(k, ahead.start.at(i * ahead.step), into=ahead.into)
         return multiply_step(k, x.at(i), w.at(i * block), accs, rows, cols, row_stride)
 
     if length == 1:

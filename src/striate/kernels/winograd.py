@@ -38,7 +38,7 @@ from striate.ir.kernel import I64, PTR, Int, Kernel, Ptr, Unit
 from striate.kernels.epilogue import Epilogue, apply_epilogue, finishing
 from striate.kernels.linear import combine
 from striate.kernels.maxpool import larger
-from striate.kernels.micro import LINE, dispatch, multiply_run, zeros
+from striate.kernels.micro import LINE, Ahead, dispatch, multiply_run, zeros
 from striate.kernels.patches import Grid, Patches, pitch_of, step_of
 from striate.kernels.span import store
 from striate.kernels.spec import symbol
@@ -141,14 +141,14 @@ class _Build:
         k, depth = self.k, self.depth
         tiles = count.ceil_div(k.machine.rows)
         length, longer = count // tiles, count % tiles
-        u = k.buffer(U).at(ob * (depth * self.width))
+        u = k.buffer(U).at(ob * (self.points * depth * self.width))
         with k.loop(0, self.points) as p:
             with k.loop(p * count // self.points, (p + 1) * count // self.points) as tile:
                 self._fetch(first + tile, ob)
             with k.loop(0, tiles) as t:
                 j = t * length + t.min(longer)
                 rows = k.select(t < longer, length + 1, length)
-                up = u.at(p * (self.blocks * depth * self.width))
+                up = u.at(p * (depth * self.width))
                 args = (
                     v.at(p * v_step).at(j * self.pitch),
                     up,
@@ -167,24 +167,25 @@ class _Build:
                 for c in range(0, self.width, LINE):
                     vec.prefetch(k, y.at(line * i).at(j * pixel + c), write=True)
 
-    def _ahead(self, u: Ptr, t: Int, tiles: Int) -> tuple[Ptr, Ptr]:
+    def _ahead(self, u: Ptr, t: Int, tiles: Int) -> tuple[Ptr, Int]:
         """Where the weights of the next point are fetched from in pass t of `tiles` over these.
 
-        Each round of a pass fetches one line, or two where there is one pass only: so half of the
-        weights a pass.
+        Each round of a pass fetches one line, so half of the weights a pass; and how far apart.
+        A single pass reads faster than memory gives: it leaves the order to the processor, and
+        fetches the same line again and again.
         """
         k, half = self.k, self.depth * LINE
-        following = u.at(self.blocks * self.depth * self.width)
-        mine = following.at(t.min(1) * half)
-        return mine, k.select(tiles > 1, mine, following.at(half))
+        following = u.at(self.depth * self.width + t.min(1) * half)
+        return following, k.select(tiles > 1, k.int(LINE), k.int(0))
 
     def _body(self, rows: int) -> Any:
-        """product(v, u, m, ahead, ahead) for `rows` tiles: the first partial sum, then the others.
+        """product(v, u, m, ahead, apart) for `rows` tiles: the first partial sum, then the others.
 
         The first is computed apart, so that nothing has to be set to zero or read back for it.
         """
-        k = self.k.unit.function(f"product{rows}", [PTR] * 5)
-        v, u, m, *ahead = (Ptr(k, a) for a in k.function.args)
+        k = self.k.unit.function(f"product{rows}", [PTR, PTR, PTR, PTR, I64])
+        v, u, m, ahead = (Ptr(k, a) for a in k.function.args[:4])
+        apart = Int(k, k.function.args[4])
         cols = self.width // k.lanes
         places = [m.at(i * k.lanes) for i in range(rows * cols)]
         sums = partial_sums(self.depth)
@@ -200,7 +201,7 @@ class _Build:
                 length=length,
                 row_stride=self.pitch,
                 block=self.width,
-                ahead=tuple(p.at(start * LINE) for p in ahead),
+                ahead=Ahead(ahead.at(start * apart), apart),
             )
 
         for place, value in zip(places, run(0, self.depth // sums), strict=True):
@@ -334,7 +335,7 @@ class _Build:
 
 @dataclass(frozen=True)
 class TransformWeights:
-    """U[p] = (G g Gᵀ)[p]: [output block][tap][ci][block] → [P][output block][phase][ci][block].
+    """U[p] = (G g Gᵀ)[p]: [output block][tap][ci][block] → [output block][P][phase][ci][block].
 
     Buffers: packed weights, U. Sizes: blocks of `block` output channels, ci.
     """
@@ -355,22 +356,20 @@ class TransformWeights:
             g = k.buffer(0).at((ob * (f.kernel**2) * ci + c) * width)
             for row in range(f.stride):
                 for col in range(f.stride):
-                    phase = ob * f.phases + (row * f.stride + col)
+                    phase = ob * (f.points * f.phases) + (row * f.stride + col)
                     u = k.buffer(1).at((phase * ci + c) * width)
                     for lane in range(0, width, k.lanes):
-                        self._phase(k, g.at(lane), u.at(lane), held, (row, col), (blocks, ci))
+                        self._phase(k, g.at(lane), u.at(lane), held, (row, col), ci)
         k.finish()
         return unit.text()
 
-    def _phase(
-        self, k: Kernel, g: Ptr, u: Ptr, held: Ptr, phase: tuple[int, int], sizes: tuple[Int, Int]
-    ) -> None:
+    def _phase(self, k: Kernel, g: Ptr, u: Ptr, held: Ptr, phase: tuple[int, int], ci: Int) -> None:
         """One vector of output channels of one phase, which may have a tap less than others."""
-        f, (blocks, ci) = self.filtering, sizes
+        f = self.filtering
         rows, cols = f.present(phase[0]), f.present(phase[1])
         down = [row[:rows] for row in f.transforms.g]
         across = [row[:cols] for row in f.transforms.g]
-        tap, point = ci * self.block, blocks * ci * (f.phases * self.block)
+        tap, point = ci * self.block, ci * (f.phases * self.block)
         for b in range(cols):
             taps = [
                 (a * f.stride + phase[0]) * f.kernel + b * f.stride + phase[1] for a in range(rows)

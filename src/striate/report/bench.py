@@ -142,14 +142,15 @@ class Profile(NamedTuple):
     """A program measured.
 
     Attributes:
-        steps: what each had to do and how fast it was, in order.
+        steps: what each had to do for all images and how fast it was, in order.
         program_seconds: of a whole run without clocks between the steps.
         call_seconds: of a call from Python, which also makes arrays for the results.
-        limits: of the machine, measured just before and after; if pieces are dealt out to the
-            threads, one thread's share of it, for each piece runs on one.
-        batch: images of a run; fewer than were asked for, if a call runs them in pieces.
+        limits: of the machine, measured just before and after.
+        batch: images that go through the first steps together; fewer than `images`, if a call
+            runs them in pieces. Then one piece is measured, and counts for all.
         images: of a call.
-        dealt: whether a call deals out pieces to the threads.
+        dealt: whether a call deals out pieces to the threads, each of which runs on one.
+        pieced: number of the steps that run in pieces.
     """
 
     steps: list[tuple[Work, Speed]]
@@ -159,6 +160,7 @@ class Profile(NamedTuple):
     batch: int
     images: int
     dealt: bool = False
+    pieced: int = 0
 
     @property
     def whole(self) -> Speed:
@@ -245,22 +247,48 @@ def profile(
         call, arrays = step.executable(x, y)
     else:
         arrays, call = [x], _inference(net, graph, wishes)
-    run, dealt = batch, False
-    if isinstance(call, engine.Pieces):
-        run, dealt = call.sizes[0], bool(call.dealt)
-        executable, piece = call.programs[run], [x[:run]]
-    else:
-        executable, piece = call, arrays
+    parts = _parts(call, arrays, rng)
     before = limits()
-    times, whole, calls = _measure(executable, piece, call, arrays, seconds)
+    times, whole, calls = _measure(parts, call, arrays, seconds)
     found = _better(before, limits())
-    if dealt:
-        found = Limits(1, found.gflops / found.threads, found.gbs / found.threads)
+    works = [(w, part.images) for part in parts for w in describe(part.executable.program)]
     steps = [
-        (work, Speed(float(t), work.flops, work.bytes, found))
-        for work, t in zip(describe(executable.program), times, strict=True)
+        (work, Speed(float(t), int(work.flops * n), int(work.bytes * n), found))
+        for (work, n), t in zip(works, times, strict=True)
     ]
-    return Profile(steps, whole, calls, found, run, batch, dealt)
+    if not isinstance(call, engine.Pieces):
+        return Profile(steps, whole, calls, found, batch, batch)
+    pieced = len(parts[0].executable.program.steps)
+    return Profile(steps, whole, calls, found, call.sizes[0], batch, bool(call.dealt), pieced)
+
+
+class _Part(NamedTuple):
+    """A program that a call runs: once on `arrays` does the work of one in `images` of all images.
+
+    `share` of its time counts for all, since threads may run it beside one another.
+    """
+
+    executable: engine.Executable
+    arrays: list[Array]
+    images: float = 1.0
+    share: float = 1.0
+
+
+def _parts(
+    call: engine.Executable | engine.Pieces, arrays: list[Array], rng: np.random.Generator
+) -> list[_Part]:
+    """The programs that a call runs, one after the other."""
+    if not isinstance(call, engine.Pieces):
+        return [_Part(call, arrays)]
+    size = call.sizes[0]
+    images = sum(call.sizes) / size
+    share = images / (engine.get_num_threads() if call.dealt else 1)
+    parts = [_Part(call.programs[size], [a[:size] for a in arrays], images, share)]
+    if call.rest is not None:
+        given = (call.rest.program.buffers[b] for b in call.rest.program.inputs)
+        between: list[Array] = [rng.standard_normal(b.shape, np.float32) for b in given]
+        parts.append(_Part(call.rest, between))
+    return parts
 
 
 def _inference(net: Module, graph: Graph, wishes: Any) -> engine.Executable | engine.Pieces:
@@ -274,22 +302,21 @@ def _inference(net: Module, graph: Graph, wishes: Any) -> engine.Executable | en
 
 
 def _measure(
-    executable: engine.Executable,
-    piece: Sequence[Array],
+    parts: Sequence[_Part],
     call: engine.Executable | engine.Pieces,
     arrays: Sequence[Array],
     seconds: float,
 ) -> tuple[Array, float, float]:
-    """Medians: seconds of each step and of a whole run on a piece, and of a call on all images."""
-    watch = executable.stopwatch(*piece)
+    """Medians for all images: seconds of each step, of a whole run, and of a call."""
+    watches = [(part.executable.stopwatch(*part.arrays), part.share) for part in parts]
     each: list[Array] = []
     whole: list[float] = []
     calls: list[float] = []
     call(*arrays)
     stop = time.perf_counter() + seconds
     while len(each) < FEWEST_ROUNDS or (len(each) < MOST_ROUNDS and time.perf_counter() < stop):
-        each.append(watch.each())
-        whole.append(watch.whole())
+        each.append(np.concatenate([share * watch.each() for watch, share in watches]))
+        whole.append(sum(share * watch.whole() for watch, share in watches))
         start = time.perf_counter()
         call(*arrays)
         calls.append(time.perf_counter() - start)
