@@ -5,7 +5,7 @@ import pytest
 import striate as st
 from striate import nn
 from striate.engine import Options, build, describe
-from striate.engine.choice import CLOSE, Chooser, Verdict
+from striate.engine.choice import AS_GOOD, CLOSE, Chooser, Verdict
 from striate.engine.layout import conv_of
 from striate.errors import ArgumentError
 from striate.jit import target
@@ -93,11 +93,23 @@ def test_weight_gradients_take_the_least_error_where_nothing_is_within():
 
 
 def test_inference_decides_for_one_image_and_training_for_its_batch():
-    graphs = [inference(net(512), (n, 3, 7, 7)) for n in (1, 16)]
+    graphs = [inference(net(512), (n, 3, 4, 4)) for n in (1, 16)]
     assert choices(graphs[0]) == choices(graphs[1])
-    # As cheap as winograd-f2 for one image, and it saves a batch nearly half of the products.
-    assert choices(graphs[0])[1].way.name == "winograd-f4"
+    assert choices(graphs[0])[1].way.name == "winograd-f2"
     assert choices(graphs[1], train=True)[1].way.name == "winograd-f4"
+
+
+def test_of_ways_as_good_for_one_image_the_one_that_spares_a_batch_is_taken():
+    watch = Watch()
+    found = layer(7, channels=512, timer=watch)
+    first, second = found.ways[:2]
+    assert (first.name, second.name) == ("winograd-f2", "winograd-f4")
+    assert first.cost < second.cost < AS_GOOD * first.cost
+    assert found.way == second
+    assert found.reason.endswith("for one image, 1.78 × fewer multiply-adds a batch")
+    assert found == layer(7, channels=512, n=16)
+    assert watch.asked == []
+    assert layer(7, channels=512, max_relative_error=1.2e-5).way == first
 
 
 # -- measuring -------------------------------------------------------------------------------------

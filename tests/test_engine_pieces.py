@@ -11,6 +11,7 @@ from striate import engine, nn
 from striate.engine import pieces, stages
 from striate.errors import ShapeError
 from striate.nn.tracing import run_on_arrays, trace_module
+from striate.report.bench import profile
 from tests.small_nets import picture
 
 
@@ -246,6 +247,27 @@ def test_the_rest_takes_the_whole_batch(little_at_hand, threads):
             np.testing.assert_array_equal(got, np.concatenate(want))
         net.last.weight.assign(2 * net.last.weight.data)  # packed anew for the rest
         net.first.weight.assign(2 * net.first.weight.data)  # and for the pieces
+
+
+def test_several_callers_share_both_halves(little_at_hand, threads):
+    net = Tapering().eval()
+    x = picture(6, 3, 16, 16)
+    run = made(net, x)
+    assert run.rest is not None
+    batches = [x * np.float32(factor) for factor in range(1, 9)]
+    want = [run(batch)[0] for batch in batches]
+    with ThreadPoolExecutor(4) as callers:
+        for got, right in zip(callers.map(lambda batch: run(batch)[0], batches), want, strict=True):
+            np.testing.assert_array_equal(got, right)
+
+
+def test_a_profile_counts_the_work_of_all_images(little_at_hand, threads):
+    net = Tapering().eval()
+    in_pieces = profile(net, (3, 16, 16), 6, seconds=0)
+    one = profile(net, (3, 16, 16), 1, seconds=0)
+    assert 0 < in_pieces.pieced < len(in_pieces.steps)
+    assert (in_pieces.batch < 6, in_pieces.images) == (True, 6)
+    assert in_pieces.whole.flops == 6 * one.whole.flops
 
 
 def test_neither_half_holds_what_only_the_other_needs(little_at_hand):

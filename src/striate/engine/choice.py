@@ -31,7 +31,7 @@ from striate.graph.value import Node
 
 # The cost model is right within some 30 %: rivals nearer than that are timed.
 CLOSE = 1.3
-# So much slower for one image is a way that may be taken for what it saves in a batch.
+# So much slower for one image may be a way that needs CLOSE times less work in a batch.
 AS_GOOD = 1.15
 WORK = {"Conv2d": "forward", "ConvInputGrad": "input gradient", "ConvWeightGrad": "weight gradient"}
 

@@ -9,6 +9,9 @@ runs over ci in order, whatever the panel or the tile: the bits do not depend on
 Rows whose distance is a multiple of 2 KiB fall into the same few sets of an L1 cache (64 sets of
 64 bytes), and the 14 rows of a tile throw each other out. Such panels are copied to scratch with
 rows one vector longer. So are panels that a prologue changes, or whose pixels a stride picks.
+
+While a tile is computed, the next inputs and the places of its results are fetched into L2: of a
+large batch they come from memory, which the first products of a tile would wait for.
 """
 
 from __future__ import annotations
@@ -178,17 +181,15 @@ class _Build:
         ahead = [Ptr(k, a) for a in k.function.args[5:]]
         width = self.rest if tail else self.block
         cols = -(-width // k.lanes)
-        row_step = spec.epilogue.pixel(spec.co)
-        fetch_tile(
-            k,
-            spec.epilogue,
-            rows=rows,
-            cols=cols,
-            offset=offset,
-            row_step=row_step,
-            y=Y,
-            operands=OPERANDS,
-        )
+        place: dict[str, Any] = {
+            "rows": rows,
+            "cols": cols,
+            "offset": offset,
+            "row_step": spec.epilogue.pixel(spec.co),
+            "y": Y,
+            "operands": OPERANDS,
+        }
+        fetch_tile(k, spec.epilogue, **place)
         accs = multiply_run(
             k,
             x,
@@ -202,18 +203,6 @@ class _Build:
             ahead=Ahead(ahead[0], into=2) if ahead else None,
         )
         lanes_on = vec.mask(k, width % k.lanes) if width % k.lanes else None
-        apply_epilogue(
-            k,
-            spec.epilogue,
-            accs,
-            rows=rows,
-            cols=cols,
-            offset=offset,
-            channel=channel,
-            row_step=row_step,
-            lanes_on=lanes_on,
-            y=Y,
-            operands=OPERANDS,
-        )
+        apply_epilogue(k, spec.epilogue, accs, channel=channel, lanes_on=lanes_on, **place)
         k.finish()
         return k.function
