@@ -71,6 +71,17 @@ class Learner(NamedTuple):
         return lambda: self.step(batch), np.array([self.step(batch)], np.float32)
 
 
+def drop_nothing(net: Any, dropout: type[Any]) -> Any:
+    """The net with p = 0 in its layers of this type.
+
+    Every library draws other numbers, and first losses could not be compared.
+    """
+    for layer in net.modules():
+        if isinstance(layer, dropout):
+            layer.p = 0.0
+    return net
+
+
 class Sgd(NamedTuple):
     """Its settings."""
 

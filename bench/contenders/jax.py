@@ -26,8 +26,8 @@ STATISTICS = ("running_mean", "running_var")
 class Tape:
     """Layers by the names of their weights; `new` collects the running statistics."""
 
-    def __init__(self, weights: Arrays, statistics: Arrays, key: Any) -> None:
-        self.weights, self.statistics, self.key = weights, statistics, key
+    def __init__(self, weights: Arrays, statistics: Arrays) -> None:
+        self.weights, self.statistics = weights, statistics
         self.new: Arrays = {}
 
     def conv(self, name: str, x: Any, stride: int = 1, groups: int = 1) -> Any:
@@ -55,10 +55,6 @@ class Tape:
     def dense(self, name: str, x: Any) -> Any:
         """(n, k) → (n, m)."""
         return x @ self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]
-
-    def dropout(self, x: Any, p: float) -> Any:
-        """Zero a share p, scale the rest."""
-        return jnp.where(jax.random.bernoulli(self.key, 1 - p, x.shape), x / (1 - p), 0.0)
 
 
 def _halve(x: Any) -> Any:
@@ -129,7 +125,7 @@ def _mobilenet_v2(t: Tape, x: Any, _: dict[str, Any]) -> Any:
             x = x + y if stride == 1 and x.shape[3] == co else y
             at += 1
     x = conv_norm(f"features.{at}", x).mean((1, 2))
-    return t.dense("classifier.1", t.dropout(x, 0.2))
+    return t.dense("classifier.1", x)
 
 
 NETS: dict[str, Callable[[Tape, Any, dict[str, Any]], Any]] = {
@@ -160,28 +156,26 @@ def learner(job: Job, sgd: Sgd | None = None) -> Learner:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
     weights, statistics = _split(job.weights())
     sgd = sgd or Sgd()
-    state = [weights, statistics, {k: jnp.zeros_like(v) for k, v in weights.items()}, 0]
+    state = [weights, statistics, {k: jnp.zeros_like(v) for k, v in weights.items()}]
 
-    def loss_of(weights: Arrays, statistics: Arrays, key: Any, x: Any, y: Any) -> Any:
-        tape = Tape(weights, statistics, key)
+    def loss_of(weights: Arrays, statistics: Arrays, x: Any, y: Any) -> Any:
+        tape = Tape(weights, statistics)
         logits = NETS[job.net](tape, x, job.arguments)
         chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], 1)
         return -chosen.mean(), tape.new
 
     @partial(jax.jit, donate_argnums=(0, 1, 2))
     def update(
-        weights: Arrays, statistics: Arrays, moments: Arrays, count: Any, x: Any, y: Any
+        weights: Arrays, statistics: Arrays, moments: Arrays, x: Any, y: Any
     ) -> tuple[Arrays, Arrays, Arrays, Any]:
-        key = jax.random.fold_in(jax.random.key(0), count)
         graded = jax.value_and_grad(loss_of, has_aux=True)
-        (loss, statistics), g = graded(weights, statistics, key, x, y)
+        (loss, statistics), g = graded(weights, statistics, x, y)
         g = {k: g[k] + sgd.weight_decay * weights[k] for k in g}
         moments = {k: sgd.momentum * moments[k] + g[k] for k in g}
         return {k: weights[k] - sgd.lr * moments[k] for k in g}, statistics, moments, loss
 
     def step(batch: tuple[Any, Any]) -> float:
-        *state[:3], loss = update(*state, *batch)
-        state[3] += 1
+        *state[:], loss = update(*state, *batch)
         return float(loss)
 
     def load(x: Array, y: Array) -> tuple[Any, Any]:

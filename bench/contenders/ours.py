@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import striate as st
-from bench.job import Array, Call, Job, Learner, Sgd
+from bench.job import Array, Call, Job, Learner, Sgd, drop_nothing
 from striate import engine
 from striate.engine.layout import Reorder
 from striate.nn.tracing import trace_module
@@ -52,7 +52,7 @@ def infer(job: Job) -> tuple[Call, Array]:
 
 def learner(job: Job, sgd: Sgd | None = None) -> Learner:
     """The compiled step."""
-    net, sgd = _net(job), sgd or Sgd()
+    net, sgd = drop_nothing(_net(job), st.nn.Dropout), sgd or Sgd()
     step = st.compile_step(net, optimizer=st.optim.SGD(**sgd._asdict()))
 
     def set_rate(lr: float) -> None:

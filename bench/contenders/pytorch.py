@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from bench import nets
-from bench.job import Array, Call, Job, Learner, Sgd
+from bench.job import Array, Call, Job, Learner, Sgd, drop_nothing
 
 
 def twin(job: Job) -> torch.nn.Module:
@@ -58,7 +58,7 @@ def learner(job: Job, sgd: Sgd | None = None) -> Learner:
 
     The two faster modes take the fused SGD, which is a native loop for each parameter.
     """
-    net = twin(job).train()
+    net = drop_nothing(twin(job), torch.nn.Dropout).train()
     fused = job.peer != "torch"
     optimizer = torch.optim.SGD(net.parameters(), **(sgd or Sgd())._asdict(), fused=fused)
 
