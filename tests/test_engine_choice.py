@@ -1,17 +1,19 @@
 """Which way computes a convolution, and the reason that is given."""
 
+from dataclasses import replace
+
 import pytest
 
 import striate as st
 from striate import nn
 from striate.engine import Options, build, describe
-from striate.engine.choice import AS_GOOD, CLOSE, Chooser, Verdict
+from striate.engine.choice import AS_GOOD, CLOSE, Chooser, Verdict, leaves_caches
 from striate.engine.layout import conv_of
 from striate.errors import ArgumentError
 from striate.jit import target
 from tests.small_nets import inference, picture, training
 
-MACHINE = target.reference_machine("avx2")
+MACHINE = replace(target.reference_machine("avx2"), l3_bytes=32 * 2**20)
 
 
 def net(channels=64):
@@ -27,7 +29,8 @@ def net(channels=64):
 
 
 def choices(graph, timer=None, *, train=False, **options):
-    chooser = Chooser(MACHINE, Options(**options), train, timer)
+    cold = leaves_caches(graph, MACHINE)
+    chooser = Chooser(MACHINE, Options(**options), train, timer, cold)
     return [chooser(node) for node in graph.nodes() if conv_of(node) is not None]
 
 
@@ -94,7 +97,8 @@ def test_weight_gradients_take_the_least_error_where_nothing_is_within():
 
 def test_inference_decides_for_one_image_and_training_for_its_batch():
     graphs = [inference(net(512), (n, 3, 4, 4)) for n in (1, 16)]
-    assert choices(graphs[0]) == choices(graphs[1])
+    one, batch = ([(c.way, c.reason) for c in choices(graph)] for graph in graphs)
+    assert one == batch
     assert choices(graphs[0])[1].way.name == "winograd-f2"
     assert choices(graphs[1], train=True)[1].way.name == "winograd-f4"
 
@@ -107,9 +111,35 @@ def test_of_ways_as_good_for_one_image_the_one_that_spares_a_batch_is_taken():
     assert first.cost < second.cost < AS_GOOD * first.cost
     assert found.way == second
     assert found.reason.endswith("for one image, 1.78 × fewer multiply-adds a batch")
-    assert found == layer(7, channels=512, n=16)
+    batch = layer(7, channels=512, n=16)
+    assert (batch.way, batch.reason) == (found.way, found.reason)
     assert watch.asked == []
     assert layer(7, channels=512, max_relative_error=1.2e-5).way == first
+
+
+# -- where weights are transformed -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("side", "n", "channels", "inside"),
+    [
+        (7, 1, 512, True),  # U of 38 MB would come from memory, once
+        (14, 16, 512, True),  # and here once for each block of tiles
+        (28, 1, 128, False),  # U of 2 MB stays in L3, and two blocks need it
+        (14, 1, 64, False),
+    ],
+)
+def test_weights_are_transformed_inside_where_u_would_come_from_memory(side, n, channels, inside):
+    found = layer(side, n=n, channels=channels, algorithm="winograd-f4")
+    assert found.inside == inside
+    assert (", weights transformed inside" in str(found)) == inside
+
+
+@pytest.mark.parametrize(("n", "size", "inside"), [(1, 12, True), (64, 32, False)])
+def test_a_training_step_of_one_block_of_tiles_transforms_inside(n, size, inside):
+    found = choices(training(net(), (n, 3, size, size)), train=True, algorithm="winograd-f4")
+    ways = {c.work.split(" 3×3")[0]: c.inside for c in found if f"64→64 of {size}" in c.work}
+    assert ways == {"forward": inside, "input gradient": inside, "weight gradient": False}
 
 
 # -- measuring -------------------------------------------------------------------------------------

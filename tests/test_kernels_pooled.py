@@ -8,6 +8,8 @@ import pytest
 from striate.arith.cook_toom import Filtering
 from striate.arith.expr import Expr
 from striate.arith.layout import WinogradWeights
+from striate.arith.winograd import Candidate
+from striate.engine.choice import Choice
 from striate.engine.layout import conv_shape, weight_layout
 from striate.engine.layouts_numpy import to_memory
 from striate.engine.lower.context import POOLED, Lowering
@@ -44,7 +46,8 @@ def run(op, x, w, tile, pool, epilogue=PLAIN, operands=()):
     layout = weight_layout(op, conv_shape(op, node), target.machine())
     if tile:
         layout = WinogradWeights(layout, Filtering(tile, w.shape[2], op.stride[0]))
-    low = Lowering({node.inputs[1]: layout}, target.machine(), 3)
+    choice = Choice("", "", Candidate(tile, 0, 0, 0.0), (), "")
+    low = Lowering({node.inputs[1]: layout}, target.machine(), 3, {node: choice})
     ids = [low.make("arena", v.type, low.layout(v)) for v in (*node.inputs, value)]
     lower_conv(low, node, ids[:-1], ids[-1:])
     (step,) = low.take_steps()

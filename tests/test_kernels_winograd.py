@@ -10,7 +10,8 @@ from striate.graph import Trace
 from striate.graph.ops.conv import Conv2d, ConvInputGrad
 from striate.jit import target
 from striate.kernels.epilogue import NONE, Epilogue
-from striate.kernels.winograd import TransformWeights, Winograd, scratch_elements
+from striate.kernels.winograd import Winograd, scratch_elements
+from striate.kernels.winograd_weights import TransformWeights
 from tests.conv_oracle import convolution, nchw, nhwc
 from tests.guard import guarded, guarded_front, outcome
 from tests.kernel_call import assembly, call, calls, isa  # noqa: F401
@@ -22,7 +23,7 @@ ALL_OPERANDS = Epilogue(
 
 
 def transformed(w, filtering):
-    """Weights as the kernel reads them, made by the kernel that makes them."""
+    """Weights as the kernel reads them: transformed by the kernel that does it, and packed."""
     co, ci, kernel, _ = w.shape
     taps = tuple((a, b) for a in range(kernel) for b in range(kernel))
     block = target.machine().block(co)
@@ -32,7 +33,7 @@ def transformed(w, filtering):
     sizes = (-(-co // block), ci)
     u = outcome(TransformWeights(block, filtering), [packed, u], sizes, 1, parts=(1, 3))
     np.testing.assert_allclose(u, to_memory(WinogradWeights(layout, filtering), w), atol=1e-5)
-    return u
+    return u, packed.astype(np.float32)
 
 
 def winograd(
@@ -54,18 +55,22 @@ def winograd(
         (size + sum(sides) - (kernel - 1) * dilation - 1) // stride + 1
         for size, sides in zip((h, width), padding, strict=True)
     )
-    scratch = scratch_elements(ci, co, filtering, block, target.machine())
-    sizes = (n, h, width, rows, cols, padding[0][0], padding[1][0], block, chunks, scratch)
     y = np.empty((n, rows, cols, co), np.float32)
     spec = Winograd(ci, co, filtering, epilogue)
-    memory = [nhwc(x), transformed(w, filtering), y, *operands]
     results = []
-    for parts, place in ((1, guarded), (2, guarded_front), (3, guarded), (7, guarded_front)):
-        y[...] = np.nan
-        x_there, u, out, *rest = map(place, memory)
-        room = place(np.full(parts * scratch, np.nan, np.float32))
-        call(spec, [x_there, u, out, room, *rest], sizes, parts)
-        results.append(out.copy())
+    for packed, weights in enumerate(transformed(w, filtering)[: 2 if stride == 1 else 1]):
+        scratch = scratch_elements(
+            ci, co, filtering, block, target.machine(), packed=packed > 0, group=1 + packed
+        )
+        begin = (padding[0][0], padding[1][0])
+        sizes = (n, h, width, rows, cols, *begin, block, chunks, scratch, packed, 1 + packed)
+        memory = [nhwc(x), weights, y, *operands]
+        for parts, place in ((1, guarded), (2, guarded_front), (3, guarded), (7, guarded_front)):
+            y[...] = np.nan
+            x_there, there, out, *rest = map(place, memory)
+            room = place(np.full(parts * scratch, np.nan, np.float32))
+            call(spec, [x_there, there, out, room, *rest], sizes, parts)
+            results.append(out.copy())
     assert all(r.tobytes() == results[0].tobytes() for r in results)
     return nchw(results[0])
 

@@ -6,9 +6,11 @@ tiles and the channels of all phases of the stride, K = stride² · ci, F(m×m, 
     work   = P · T · (K·co + TRANSFORM · (K + co))           products and transforms
     stream = FMAS_A_BYTE · 4 · P · K · co                    weights, where L2 does not hold them
 
-and takes the larger of the two, for the weights are fetched while products are computed. The
-direct convolution has m = 1, P = kernel², K = ci and no transforms; its work counts DIRECT_SHARE.
-Transforms compute whole vectors of channels. The errors are those of `arith.rounding`.
+and takes the larger of the two, for the weights are fetched while products are computed. Where the
+kernel transforms packed weights itself (stride 1), that adds TRANSFORM_WEIGHTS · P · ci · co to
+the work for each block of tiles, and only r² of P numbers are fetched. The direct convolution has
+m = 1, P = kernel², K = ci and no transforms; its work counts DIRECT_SHARE. Transforms compute whole
+vectors of channels. The errors are those of `arith.rounding`.
 """
 
 from __future__ import annotations
@@ -29,8 +31,16 @@ from striate.arith.rounding import (
 LEAST_CHANNELS = 12
 # A transform takes some 8 instructions a vector of a point.
 TRANSFORM = 8
+# Of a weight at a point: a vector of 36 of them takes some 65 cycles, the time of 130 FMAs.
+TRANSFORM_WEIGHTS = 4
 # Memory gives a core about 26 GB/s while it does 58 · 10⁹ multiply-adds a second.
 FMAS_A_BYTE = 2
+# With all cores at work, or on older machines, a byte takes the time of half as many again or more.
+FMAS_A_SHARED_BYTE = 3
+# A core's share of L3 in sizes of its L2, and the largest block of Winograd tiles in register
+# tiles.
+L3_OF_L2 = 8
+MOST_ROWS_OF_TILES = 4
 # The direct convolution keeps its sums in registers, where Winograd's method stores each product:
 # it does six multiply-adds in the time of five.
 DIRECT_SHARE = Fraction(5, 6)
@@ -49,18 +59,21 @@ NAMES = {tile: name for name, tile in ALGORITHMS.items()}
 class Candidate:
     """One way: `tile` is m, or `DIRECT`; `work` and `stream` in multiply-adds of one core.
 
-    `error` is the largest to be expected, relative to the RMS of the results.
+    `error` is the largest to be expected, relative to the RMS of the results. `inside` is what it
+    costs with weights that the kernel transforms itself; None if it cannot.
     """
 
     tile: int
     work: int
     stream: int
     error: float
+    inside: int | None = None
 
     @property
     def cost(self) -> int:
         """What bounds the time: reading the weights, or computing with them."""
-        return max(self.work, self.stream)
+        outside = max(self.work, self.stream)
+        return outside if self.inside is None else min(outside, self.inside)
 
     @property
     def name(self) -> str:
@@ -94,10 +107,15 @@ def candidates(
     if min(depth, co) >= LEAST_CHANNELS:
         for tile in tiles(kernel, stride):
             filtering = Filtering(tile, kernel, stride, dilation)
-            costs = _winograd_cost(filtering, images, out, ci, co, machine)
+            work, stream = _winograd_cost(filtering, images, out, ci, co, machine)
             amplification = output_amplification(filtering.tile, filtering.taps)
             error = relative_error(depth, amplification, partial_sums(depth))
-            ways.append(Candidate(filtering.tile, *costs, error))
+            inside = None
+            if takes_packed_weights(filtering):
+                blocks = _blocks(_tiles(filtering, images, out), machine)
+                transform = TRANSFORM_WEIGHTS * filtering.points * ci * co
+                inside = max(work + blocks * transform, _stream(kernel**2 * ci * co, machine))
+            ways.append(Candidate(filtering.tile, work, stream, error, inside))
     return sorted(ways, key=lambda way: way.cost)
 
 
@@ -117,6 +135,42 @@ def gradient_candidates(
         error = relative_error(_tiles(filtering, images, out), amplification)
         ways.append(Candidate(GRADIENT_TILE, *costs, error))
     return sorted(ways, key=lambda way: way.cost)
+
+
+def takes_packed_weights(filtering: Filtering) -> bool:
+    """Whether the kernel can transform weights itself: for strides it wants U."""
+    return filtering.stride == 1
+
+
+def transforms_inside(
+    f: Filtering,
+    images: int,
+    out: tuple[int, int],
+    ci: int,
+    co: int,
+    machine: Machine,
+    *,
+    changing: bool,
+    cold: bool,
+) -> bool:
+    """Whether a convolution transforms its weights itself, instead of reading U: the bits agree.
+
+    U is made once for all, or at each run if weights are `changing`; then it is written first. It
+    is fetched from memory by each block of tiles if it exceeds half of L3, else by the first if
+    other weights lie there by then (`cold`). Of what is fetched the products hide about half.
+    """
+    if not takes_packed_weights(f):
+        return False
+    pairs, blocks = ci * co, _blocks(_tiles(f, images, out), machine)
+    transform, u = TRANSFORM_WEIGHTS * f.points * pairs, 4 * f.points * pairs
+    stays = u <= machine.l3_bytes // 2
+    fetched = FMAS_A_SHARED_BYTE * u if cold or not stays else 0
+    outside = (1 if stays else blocks) * fetched // 2 + (transform + fetched if changing else 0)
+    return blocks * transform + fetched // 2 * f.kernel**2 // f.points <= outside
+
+
+def _blocks(tiles: int, machine: Machine) -> int:
+    return max(1, -(-tiles // (MOST_ROWS_OF_TILES * machine.rows)))
 
 
 def _tiles(f: Filtering, images: int, out: tuple[int, int]) -> int:

@@ -10,15 +10,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from striate.arith.conv import ConvShape
+from striate.arith.cook_toom import Filtering
 from striate.arith.machine import Machine
 from striate.arith.rounding import relative_error
 from striate.arith.winograd import (
     ALGORITHMS,
     DIRECT,
     GRADIENT_TILE,
+    L3_OF_L2,
     Candidate,
     candidates,
     gradient_candidates,
+    transforms_inside,
 )
 from striate.engine.layout import ConvOp, Reorder, allows_winograd, conv_of, conv_shape
 from striate.engine.options import DEFAULT, Options
@@ -27,7 +30,7 @@ from striate.graph.ops.conv import Conv2d, ConvInputGrad, ConvWeightGrad
 from striate.graph.ops.eltwise import Fused, Map
 from striate.graph.ops.leaf import ParamLeaf
 from striate.graph.ops.shape import Reshape
-from striate.graph.value import Node
+from striate.graph.value import Graph, Node
 
 # The cost model is right within some 30 %: rivals nearer than that are timed.
 CLOSE = 1.3
@@ -40,7 +43,8 @@ WORK = {"Conv2d": "forward", "ConvInputGrad": "input gradient", "ConvWeightGrad"
 class Choice:
     """How one convolution is computed. `ways` are all that could, the cheapest first.
 
-    "direct" stands for the sum of products itself, whichever kernel computes it.
+    "direct" stands for the sum of products itself, whichever kernel computes it. `inside`: the
+    kernel of Winograd's method transforms the weights itself.
     """
 
     layer: str
@@ -48,10 +52,12 @@ class Choice:
     way: Candidate
     ways: tuple[Candidate, ...]
     reason: str
+    inside: bool = False
 
     def __str__(self) -> str:
         known = " · ".join(map(str, self.ways))
-        return f"{self.layer}: {self.work}: {self.way.name} ({self.reason}); {known}"
+        inside = ", weights transformed inside" if self.inside else ""
+        return f"{self.layer}: {self.work}: {self.way.name}{inside} ({self.reason}); {known}"
 
 
 @dataclass(frozen=True)
@@ -71,13 +77,15 @@ class Chooser:
     """Decides for each convolution of a program.
 
     Inference decides for one image, so that an image gives the same bits in every batch; a
-    training step decides for its batch. Threads count for nothing.
+    training step decides for its batch. Threads count for nothing. Where the weights of Winograd's
+    method are transformed changes no bit, so there the batch counts. `cold`: see `leaves_caches`.
     """
 
     machine: Machine
     options: Options = DEFAULT
     training: bool = False
     timer: Timer | None = None
+    cold: bool = False
 
     def __call__(self, node: Node) -> Choice:
         """The way for the convolution of this node.
@@ -92,7 +100,21 @@ class Chooser:
         layer = layer_name(node) or "conv"
         allowed, reasons = self._allowed(f"{layer} ({work})", op, ways)
         way, reason = self._best(node, shape, allowed)
-        return Choice(layer, work, way, tuple(ways), "; ".join([*reasons, *reason]))
+        why = "; ".join([*reasons, *reason])
+        return Choice(layer, work, way, tuple(ways), why, self._inside(op, shape, way))
+
+    def _inside(self, op: ConvOp, shape: ConvShape, way: Candidate) -> bool:
+        if not way.tile or isinstance(op, ConvWeightGrad):
+            return False
+        out, channels = (shape.out_h, shape.out_w), (shape.ci, shape.co)
+        if isinstance(op, ConvInputGrad):
+            out, channels = (shape.h, shape.w), (shape.co, shape.ci)
+        return transforms_inside(
+            Filtering(way.tile, shape.kh, shape.stride[0], shape.dilation[0]),
+            *(shape.n, out, *channels, self.machine),
+            changing=self.training,
+            cold=self.cold,
+        )
 
     def _ways(self, op: ConvOp, shape: ConvShape) -> list[Candidate]:
         images = shape.n if self.training else 1
@@ -171,6 +193,12 @@ class Chooser:
         best, other = (first, second) if verdict.tile == first.tile else (second, first)
         ms = {tile: f"{1e3 * seconds:.3g} ms" for tile, seconds in verdict.seconds.items()}
         return best, [f"measured {ms[best.tile]} against {ms[other.tile]} of {other.name}"]
+
+
+def leaves_caches(graph: Graph, machine: Machine) -> bool:
+    """Whether the weights of a net exceed a core's share of L3: none is there when it is wanted."""
+    weights = 4 * sum(param.size for param in graph.params())
+    return weights > L3_OF_L2 * machine.l2_bytes
 
 
 def layer_name(node: Node) -> str:

@@ -161,7 +161,7 @@ class _Placing:
         op, conv = node.op, conv_of(node)
         if isinstance(conv, (Conv2d, ConvInputGrad)):
             assert choice is not None
-            weights = self._weights(conv, node, choice.way.tile)
+            weights = self._weights(conv, node, choice)
             first = (self.want(inputs[0], NHWC), self.want(inputs[1], weights))
             return (*first, *(self._image(v) for v in inputs[2:])), NHWC
         if isinstance(conv, ConvWeightGrad):
@@ -180,15 +180,15 @@ class _Placing:
             return tuple(self._image(v) for v in inputs), NHWC
         return tuple(self.want(v, PLAIN) for v in inputs), PLAIN
 
-    def _weights(self, op: Conv2d | ConvInputGrad, node: Node, tile: int) -> Layout:
-        """The weights' order, and with it the algorithm: what is packed for it computes it."""
+    def _weights(self, op: Conv2d | ConvInputGrad, node: Node, choice: Choice) -> Layout:
+        """The order in which the chosen kernel reads the weights."""
         shape = conv_shape(op, node)
         packed = weight_layout(op, shape, self.machine)
         if shape.has_small_groups(self.machine.lanes, turned=packed.swap):
             return GroupedWeights(self.machine.lanes, shape.groups, packed.phases, packed.swap)
-        if not tile:
+        if not choice.way.tile or choice.inside:
             return packed
-        filtering = Filtering(tile, shape.kh, shape.stride[0], shape.dilation[0])
+        filtering = Filtering(choice.way.tile, shape.kh, shape.stride[0], shape.dilation[0])
         return WinogradWeights(packed, filtering)
 
     def _image(self, value: Value) -> Value:

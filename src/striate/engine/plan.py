@@ -9,7 +9,7 @@ from dataclasses import replace
 from striate.arith.expr import Expr
 from striate.arith.layout import PLAIN
 from striate.arith.machine import Machine
-from striate.engine.choice import Choice, Chooser, Timer
+from striate.engine.choice import Choice, Chooser, Timer, leaves_caches
 from striate.engine.constants import Constant, Interned, constant_nodes
 from striate.engine.expand import expand
 from striate.engine.fold import fold_factors
@@ -79,7 +79,7 @@ def plan(
     `recompute`, whose `segments` it is.
     """
     changing = training or bool(graph.assigns)
-    chooser = Chooser(machine, options, changing, timer)
+    chooser = Chooser(machine, options, changing, timer, leaves_caches(graph, machine))
     graph = expand(graph) if changing else fold_factors(expand(graph))
     again = recompute(graph, segments=checkpoint)
     placed = place(fuse(again), machine, chooser)

@@ -55,7 +55,8 @@ def _pools_result(node: Node, placed: Placed) -> bool:
         return False
     (value,) = node.inputs
     weights = placed.layouts.get(value.node.inputs[1]) if len(value.node.inputs) > 1 else None
-    if weights is None or not can_pool(value.node, weights):
+    choice = placed.choices.get(value.node)
+    if weights is None or choice is None or not can_pool(value.node, weights, choice.way.tile):
         return False
     return min(value.shape[2:]) > 1 and node.op == pool_of(value.type)
 

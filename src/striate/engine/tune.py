@@ -32,9 +32,8 @@ import numpy as np
 from striate.arith.conv import ConvShape
 from striate.arith.machine import Machine
 from striate.arith.winograd import NAMES, Candidate
-from striate.engine.choice import Timer, Verdict
+from striate.engine.choice import Timer, Verdict, leaves_caches
 from striate.engine.layout import conv_of
-from striate.engine.lower.winograd import L3_OF_L2
 from striate.engine.options import Options
 from striate.engine.plan import plan
 from striate.engine.run import Executable
@@ -70,8 +69,7 @@ def timer(graph: Graph, machine: Machine, options: Options, *, training: bool) -
     folder = cache.folder()
     if switch == "off" or not wanted or folder is None:
         return None
-    weights = 4 * sum(param.size for param in graph.params())
-    return _Tuner(machine, folder, training, cold=weights > L3_OF_L2 * machine.l2_bytes)
+    return _Tuner(machine, folder, training, cold=leaves_caches(graph, machine))
 
 
 class _Tuner:

@@ -12,9 +12,12 @@ together from the s rows in one vector, by loads that leave each other's lanes a
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from striate.arith.cook_toom import Filtering
+from striate.arith.rounding import partial_sums
 from striate.ir import vec
 from striate.ir.kernel import I64, PTR, Int, Kernel, Ptr
 from striate.kernels.border import Border
@@ -34,6 +37,57 @@ def pitch_of(ci: int, lanes: int, filtering: Filtering) -> int:
     last = run if filtering.stride * run <= lanes else -(-run // lanes) * lanes
     whole = -(-((filtering.stride - 1) * run + last) // lanes) * lanes
     return whole + lanes if whole * 4 % ALIASING_BYTES == 0 else whole
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The partial sums over the channels of V: the bounds of all but the last are whole lines.
+
+    `apart`: V is [partial sum][point][tile][channel], so that what the products of one partial
+    sum read lies together. Otherwise it is [point][tile][channel].
+    """
+
+    depth: int
+    apart: bool = True
+
+    @staticmethod
+    def of(ci: int, filtering: Filtering) -> Sums:
+        """Those of a convolution; the phases of a stride lie across the bounds."""
+        return Sums(filtering.phases * ci, apart=filtering.stride == 1)
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        return partial_sums(self.depth)
+
+    def start(self, i: Int) -> Int:
+        """First channel of partial sum i."""
+        return i * self.depth // (self.count * LINE) * LINE
+
+    def stop(self, i: Int) -> Int:
+        """The channel after its last."""
+        k, following = i.k, self.start(i + 1)
+        if i.known:
+            return k.int(self.depth) if i.v == self.count - 1 else following
+        last = (i + 1).equals(self.count)
+        return Int(k, k.b.select(last, k.int(self.depth).ir, following.ir))
+
+    @property
+    def longest(self) -> int:
+        """Channels of the longest."""
+        bounds = [i * self.depth // (self.count * LINE) * LINE for i in range(self.count)]
+        return max(b - a for a, b in pairwise([*bounds, self.depth]))
+
+    def pitch(self, lanes: int, filtering: Filtering) -> int:
+        """Elements from one tile to the next in V."""
+        if self.apart:
+            return -(-self.longest // lanes) * lanes
+        return pitch_of(self.depth // filtering.phases, lanes, filtering)
+
+    def room(self, tiles: int, lanes: int, filtering: Filtering) -> int:
+        """Elements of V for so many tiles."""
+        pitch = self.pitch(lanes, filtering)
+        return (self.count if self.apart else 1) * filtering.points * step_of(tiles, pitch)
 
 
 def step_of(tiles: Number, pitch: int) -> Number:
@@ -70,10 +124,21 @@ class Grid:
 
 
 class Patches:
-    """Transforms the patch under a tile; `s` has the sizes in_h, in_w, pad_top and pad_left."""
+    """Transforms the patch under a tile; `s` has the sizes in_h, in_w, pad_top and pad_left.
 
-    def __init__(self, k: Kernel, ci: int, s: dict[str, Int], filtering: Filtering) -> None:
+    V is [point][tile][channel], or as `sums` orders it.
+    """
+
+    def __init__(
+        self,
+        k: Kernel,
+        ci: int,
+        s: dict[str, Int],
+        filtering: Filtering,
+        sums: Sums | None = None,
+    ) -> None:
         self.k, self.ci, self.s, self.filtering = k, ci, s, filtering
+        self.sums = sums if sums is not None and sums.apart else None
         self.size = filtering.side * filtering.stride
         self.border = Border(k, ci, 1)
         self.into = self._function()
@@ -128,20 +193,20 @@ class Patches:
         stride, run = self.filtering.stride, self.filtering.stride * self.ci
         held = k.stack(self.filtering.points * k.lanes)
 
-        def phase_row(row: Int) -> None:
-            first, target = source.at(pitch * row), v.at(row * run)
+        def channels(first: Ptr, c: Int, to: Ptr, on: Any) -> None:
+            def pixel(i: int, j: int) -> Any:
+                return load(k, first.at(pitch * (i * stride)).at(c).at(j * run), on)
 
-            def channels(c: Int, on: Any) -> None:
-                def pixel(i: int, j: int) -> Any:
-                    return load(k, first.at(pitch * (i * stride)).at(c).at(j * run), on)
+            self._transform(k, pixel, to, step, held)
 
-                self._transform(k, pixel, target.at(c), step, held)
-
-            whole = run // k.lanes * k.lanes
-            with k.loop(0, whole, k.lanes) as c:
-                channels(c, None)
-            if whole < run:
-                channels(k.int(whole), vec.mask(k, run - whole))
+        def run_of(first: Ptr, to: Ptr, start: Int, stop: Int) -> None:
+            """Channels start … stop−1: whole vectors, and what is left of the last."""
+            whole = start + (stop - start) // k.lanes * k.lanes
+            with k.loop(start, whole, k.lanes) as c:
+                channels(first, c, to.at(c - start), None)
+            if run % k.lanes:
+                with k.when(whole < stop):
+                    channels(first, whole, to.at(whole - start), vec.mask(k, run % k.lanes))
 
         def all_rows(i: int, j: int) -> Any:
             value = None
@@ -151,13 +216,15 @@ class Patches:
                 value = vec.load_masked(k, place, lanes_on, value)
             return value
 
-        if stride == 1:
-            phase_row(k.int(0))
-        elif stride * run <= k.lanes:
+        if self.sums is not None:
+            with k.loop(0, self.sums.count) as i:
+                to = v.at(i * (step * self.filtering.points))
+                run_of(source, to, self.sums.start(i), self.sums.stop(i))
+        elif stride > 1 and stride * run <= k.lanes:
             self._transform(k, all_rows, v, step, held)
         else:
             with k.loop(0, stride) as row:
-                phase_row(row)
+                run_of(source.at(pitch * row), v.at(row * run), k.int(0), k.int(run))
         k.finish()
         return k.function
 

@@ -15,9 +15,14 @@ A dilation d makes d² images of every d-th row and column; each is convolved by
 patches are gathered pixel by pixel.
 
 A unit of work is (block of tiles, share of the output blocks). Inside: the patches are transformed
-to V, which stays in L2; then for each output block the products go to M and M is transformed
-back with the epilogue. Tiles are numbered through all images of the batch, so small images fill
-whole blocks. A patch that leaves the image is copied with its zero border first.
+to V; then for each group of output blocks the products go to M, and M is transformed back with the
+epilogue. Tiles are numbered through all images of the batch, so small images fill whole blocks. A
+patch that leaves the image is copied with its zero border first.
+
+Weights come as U, or packed as for the direct convolution, which is a quarter of the bytes. Packed
+ones are transformed inside, as many channels at a time as one partial sum adds, and stay in L2
+until all tiles of the block have met them: where few tiles share them, that is faster than
+fetching U from memory. The products, their order and the bits are the same.
 
 With max pooling in the epilogue a tile of 4×4 or 2×2 outputs holds whole 2×2 windows. Their maxima
 are taken in registers, and only those are stored; rows and columns that no window has are left out.
@@ -32,26 +37,41 @@ from typing import Any
 
 from striate.arith.cook_toom import Filtering
 from striate.arith.machine import Machine
-from striate.arith.rounding import partial_sums
 from striate.ir import vec
 from striate.ir.kernel import I64, PTR, Int, Kernel, Ptr, Unit
 from striate.kernels.epilogue import Epilogue, apply_epilogue, finishing
 from striate.kernels.linear import combine
 from striate.kernels.maxpool import larger
-from striate.kernels.micro import LINE, Ahead, dispatch, multiply_run, zeros
-from striate.kernels.patches import Grid, Patches, pitch_of, step_of
+from striate.kernels.micro import LINE
+from striate.kernels.patches import Grid, Patches, Sums, step_of
 from striate.kernels.span import store
 from striate.kernels.spec import symbol
+from striate.kernels.winograd_products import Block, Products, room_for_weights
 
-SIZES = ("n", "in_h", "in_w", "rows", "cols", "pad_top", "pad_left", "block", "chunks", "scratch")
-X, U, Y, SCRATCH, OPERANDS = 0, 1, 2, 3, 4
+SIZES = (
+    *("n", "in_h", "in_w", "rows", "cols", "pad_top", "pad_left", "block", "chunks", "scratch"),
+    "packed",  # 1: the weights are packed ones, 0: they are U
+    "group",  # output blocks whose M is kept
+)
+X, WEIGHTS, Y, SCRATCH, OPERANDS = 0, 1, 2, 3, 4
 
 
-def scratch_elements(ci: int, co: int, filtering: Filtering, block: int, machine: Machine) -> int:
-    """Scratch of one part: V, M and a bordered patch."""
-    v = step_of(block, pitch_of(ci, machine.lanes, filtering))
-    m = step_of(block, machine.block(co))
-    return filtering.points * (v + m + filtering.phases * ci) + 2 * machine.lanes
+def scratch_elements(
+    ci: int,
+    co: int,
+    filtering: Filtering,
+    block: int,
+    machine: Machine,
+    *,
+    packed: bool = False,
+    group: int = 1,
+) -> int:
+    """Scratch of one part: V, M, a bordered patch, and U of a partial sum if weights are packed."""
+    width = machine.block(co)
+    v = Sums.of(ci, filtering).room(block, machine.lanes, filtering)
+    m = group * filtering.points * step_of(block, width)
+    u = room_for_weights(ci, width, filtering) if packed else 0
+    return v + m + u + filtering.points * filtering.phases * ci + 2 * machine.lanes
 
 
 @dataclass(frozen=True)
@@ -90,7 +110,8 @@ class _Build:
         self.width = k.machine.block(spec.co)
         self.whole, self.rest = divmod(spec.co, self.width)
         self.blocks = self.whole + (self.rest > 0)
-        self.pitch = pitch_of(spec.ci, k.lanes, spec.filtering)
+        self.sums = Sums.of(spec.ci, spec.filtering)
+        self.pitch = self.sums.pitch(k.lanes, spec.filtering)
         self.depth = spec.filtering.phases * spec.ci
         self.tile, self.side = spec.filtering.tile, spec.filtering.side
         self.points = spec.filtering.points
@@ -101,15 +122,16 @@ class _Build:
         self.s: dict[str, Int] = {}
 
     def build(self) -> None:
-        k = self.k
+        k, spec = self.k, self.spec
         self.s = s = {name: k.size(i) for i, name in enumerate(SIZES)}
-        self.patches = Patches(k, self.spec.ci, s, self.spec.filtering)
-        self.bodies = [self._body(rows) for rows in range(1, k.machine.rows + 1)]
+        self.patches = Patches(k, spec.ci, s, spec.filtering, self.sums)
+        weights = k.buffer(WEIGHTS)
+        self.products = Products(k, weights, spec.ci, self.width, spec.filtering, self._fetch)
         tails = [t for t, there in ((False, self.whole), (True, self.rest)) if there]
         self.back = {tail: self._output_function(tail) for tail in tails}
         self.down, self.across = (s[axis] // self.window for axis in ("rows", "cols"))
         used = {**s, "rows": self.down * self.window, "cols": self.across * self.window}
-        self.grid = Grid(used, self.tile, self.spec.filtering.dilation)
+        self.grid = Grid(used, self.tile, spec.filtering.dilation)
         tiles = self.grid.tiles
         start, stop = k.share(tiles.ceil_div(s["block"]) * s["chunks"])
         with k.loop(start, stop) as unit:
@@ -121,44 +143,25 @@ class _Build:
         k, s = self.k, self.s
         v = k.buffer(SCRATCH).at(k.worker * s["scratch"])
         v_step, m_step = step_of(s["block"], self.pitch), step_of(s["block"], self.width)
-        m = v.at(v_step * self.points)
-        patch = m.at(m_step * self.points)
+        m = v.at(v_step * (self.points * (self.sums.count if self.sums.apart else 1)))
+        patch = m.at(m_step * self.points * s["group"])
         with k.loop(0, count) as t:
             n, row, col = self.grid.place(first + t)
             self.patches.transform(n, row, col, v.at(t * self.pitch), patch, v_step)
         begin = k.int(self.blocks) * chunk // s["chunks"]
         end = k.int(self.blocks) * (chunk + 1) // s["chunks"]
-        with k.loop(begin, end) as ob:
-            self._products(v, m, first, count, ob, v_step, m_step)
-            with k.loop(0, count) as t:
-                self._store(first + t, m.at(t * self.width), ob, m_step)
-
-    # -- products: M[p] = V[p] · U[p] -------------------------------------------------------------
-
-    def _products(
-        self, v: Ptr, m: Ptr, first: Int, count: Int, ob: Int, v_step: Int, m_step: Int
-    ) -> None:
-        k, depth = self.k, self.depth
-        tiles = count.ceil_div(k.machine.rows)
-        length, longer = count // tiles, count % tiles
-        u = k.buffer(U).at(ob * (self.points * depth * self.width))
-        with k.loop(0, self.points) as p:
-            with k.loop(p * count // self.points, (p + 1) * count // self.points) as tile:
-                self._fetch(first + tile, ob)
-            with k.loop(0, tiles) as t:
-                j = t * length + t.min(longer)
-                rows = k.select(t < longer, length + 1, length)
-                up = u.at(p * (depth * self.width))
-                args = (
-                    v.at(p * v_step).at(j * self.pitch),
-                    up,
-                    m.at(p * m_step).at(j * self.width),
-                    *self._ahead(up, t, tiles),
-                )
-                dispatch(k, rows, k.machine.rows, lambda r, a=args: k.call(self.bodies[r - 1], *a))
+        u = patch.at(self.points * self.depth)
+        block = Block(v, m, u, v_step, m_step, first, count)
+        with k.loop(0, (end - begin).ceil_div(s["group"])) as number:
+            start = begin + number * s["group"]
+            stop = (start + s["group"]).min(end)
+            self.products.run(block, start, stop, s["packed"])
+            with k.loop(start, stop) as ob, k.loop(0, count) as t:
+                sums = m.at((ob - start) * self.points * m_step)
+                self._store(first + t, sums.at(t * self.width), ob, m_step)
 
     def _fetch(self, tile: Int, ob: Int) -> None:
-        """Ask for the lines that a tile of outputs is stored to, while products are computed."""
+        """Ask for the lines that a tile of outputs is stored to."""
         k, pixel = self.k, self.pixel * self.apart
         place = self._element(*self.grid.place(tile)) + ob * self.width
         y, line = k.buffer(Y).at(place), self.across * pixel
@@ -166,53 +169,6 @@ class _Build:
             for j in range(self.tile // self.window):
                 for c in range(0, self.width, LINE):
                     vec.prefetch(k, y.at(line * i).at(j * pixel + c), write=True)
-
-    def _ahead(self, u: Ptr, t: Int, tiles: Int) -> tuple[Ptr, Int]:
-        """Where the weights of the next point are fetched from in pass t of `tiles` over these.
-
-        Each round of a pass fetches one line, so half of the weights a pass; and how far apart.
-        A single pass reads faster than memory gives: it leaves the order to the processor, and
-        fetches the same line again and again.
-        """
-        k, half = self.k, self.depth * LINE
-        following = u.at(self.depth * self.width + t.min(1) * half)
-        return following, k.select(tiles > 1, k.int(LINE), k.int(0))
-
-    def _body(self, rows: int) -> Any:
-        """product(v, u, m, ahead, apart) for `rows` tiles: the first partial sum, then the others.
-
-        The first is computed apart, so that nothing has to be set to zero or read back for it.
-        """
-        k = self.k.unit.function(f"product{rows}", [PTR, PTR, PTR, PTR, I64])
-        v, u, m, ahead = (Ptr(k, a) for a in k.function.args[:4])
-        apart = Int(k, k.function.args[4])
-        cols = self.width // k.lanes
-        places = [m.at(i * k.lanes) for i in range(rows * cols)]
-        sums = partial_sums(self.depth)
-
-        def run(start: int | Int, length: int | Int) -> list[Any]:
-            return multiply_run(
-                k,
-                v.at(start),
-                u.at(start * self.width),
-                zeros(k, rows, cols),
-                rows=rows,
-                cols=cols,
-                length=length,
-                row_stride=self.pitch,
-                block=self.width,
-                ahead=Ahead(ahead.at(start * apart), apart),
-            )
-
-        for place, value in zip(places, run(0, self.depth // sums), strict=True):
-            vec.store(k, value, place)
-        if sums > 1:
-            with k.loop(1, sums) as i:
-                start, stop = i * self.depth // sums, (i + 1) * self.depth // sums
-                for place, value in zip(places, run(start, stop - start), strict=True):
-                    vec.store(k, k.b.fadd(vec.load(k, place), value), place)
-        k.finish()
-        return k.function
 
     # -- output: Y = Aᵀ m A, epilogue --------------------------------------------------------------
 
@@ -331,54 +287,3 @@ class _Build:
                 most = reduce(lambda m, v: larger(k, v, m), values)
                 at = place.offset + place.pitch * (i // 2) + j // 2 * self.pixel
                 store(k, most, k.buffer(Y).at(at), place.on)
-
-
-@dataclass(frozen=True)
-class TransformWeights:
-    """U[p] = (G g Gᵀ)[p]: [output block][tap][ci][block] → [output block][P][phase][ci][block].
-
-    Buffers: packed weights, U. Sizes: blocks of `block` output channels, ci.
-    """
-
-    block: int
-    filtering: Filtering
-
-    def emit(self, machine: Machine) -> str:
-        """LLVM IR text of the kernel."""
-        unit = Unit(machine)
-        k = unit.kernel(symbol(self))
-        f, width = self.filtering, self.block
-        blocks, ci = k.size(0), k.size(1)
-        held = k.stack(f.side * f.taps * k.lanes)
-        start, stop = k.share(blocks * ci)
-        with k.loop(start, stop) as i:
-            ob, c = i // ci, i % ci
-            g = k.buffer(0).at((ob * (f.kernel**2) * ci + c) * width)
-            for row in range(f.stride):
-                for col in range(f.stride):
-                    phase = ob * (f.points * f.phases) + (row * f.stride + col)
-                    u = k.buffer(1).at((phase * ci + c) * width)
-                    for lane in range(0, width, k.lanes):
-                        self._phase(k, g.at(lane), u.at(lane), held, (row, col), ci)
-        k.finish()
-        return unit.text()
-
-    def _phase(self, k: Kernel, g: Ptr, u: Ptr, held: Ptr, phase: tuple[int, int], ci: Int) -> None:
-        """One vector of output channels of one phase, which may have a tap less than others."""
-        f = self.filtering
-        rows, cols = f.present(phase[0]), f.present(phase[1])
-        down = [row[:rows] for row in f.transforms.g]
-        across = [row[:cols] for row in f.transforms.g]
-        tap, point = ci * self.block, ci * (f.phases * self.block)
-        for b in range(cols):
-            taps = [
-                (a * f.stride + phase[0]) * f.kernel + b * f.stride + phase[1] for a in range(rows)
-            ]
-            column = [vec.load(k, g.at(tap * number)) for number in taps]
-            for r, value in enumerate(combine(k, down, column)):
-                vec.store(k, value, held.at((r * f.taps + b) * k.lanes))
-        for r in range(f.side):
-            line = [vec.load(k, held.at((r * f.taps + b) * k.lanes)) for b in range(cols)]
-            for value in combine(k, across, line):
-                vec.store(k, value, u)
-                u = u.at(point)

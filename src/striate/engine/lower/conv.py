@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from striate.arith.conv import ConvShape
+from striate.arith.cook_toom import Filtering
 from striate.arith.expr import Expr
-from striate.arith.layout import GroupedWeights, Layout, PackedWeights, WinogradWeights, pitch_of
+from striate.arith.layout import GroupedWeights, Layout, PackedWeights, pitch_of
 from striate.engine.layout import conv_of, conv_shape
 from striate.engine.lower.context import Lowering
 from striate.engine.lower.direct import forward as direct_forward
@@ -51,9 +52,11 @@ def lower_conv(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequen
     shape = conv_shape(op, node)
     forward = isinstance(op, Conv2d)
     slots = [inputs[0], inputs[1], outputs[0], SCRATCH, *inputs[2:]]
-    weights = low.layout(node.inputs[1])
-    if isinstance(weights, WinogradWeights):
-        winograd(low, slots, shape, epilogue, weights.filtering, forward=forward)
+    weights, tile = low.layout(node.inputs[1]), low.tile(node)
+    if tile:
+        filtering = Filtering(tile, shape.kh, shape.stride[0], shape.dilation[0])
+        packed = isinstance(weights, PackedWeights)
+        winograd(low, slots, shape, epilogue, filtering, forward=forward, packed=packed)
     elif isinstance(weights, GroupedWeights):
         grouped(low, slots, shape, epilogue, weights, forward=forward)
     elif is_matrix_product(shape, forward=forward):
@@ -64,7 +67,7 @@ def lower_conv(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequen
         direct_input_gradient(low, slots, shape, epilogue)
 
 
-def can_pool(node: Node, weights: Layout) -> bool:
+def can_pool(node: Node, weights: Layout, tile: int) -> bool:
     """Whether the kernel of a forward convolution can store 2×2 maxima instead of its outputs.
 
     That of Winograd's method can where its tiles hold whole windows, the direct one always.
@@ -72,7 +75,7 @@ def can_pool(node: Node, weights: Layout) -> bool:
     op = conv_of(node)
     if not isinstance(op, Conv2d):
         return False
-    if isinstance(weights, WinogradWeights):
-        return weights.filtering.tile % 2 == 0 and weights.filtering.dilation == 1
+    if tile:
+        return tile % 2 == 0 and op.dilation == (1, 1)
     product = is_matrix_product(conv_shape(op, node), forward=True)
     return isinstance(weights, PackedWeights) and not product

@@ -32,7 +32,7 @@ from striate.kernels.pack import PackWeights
 from striate.kernels.pixels import LookUpPixels
 from striate.kernels.random import RandomUniform
 from striate.kernels.reorder import Transpose2d
-from striate.kernels.winograd import TransformWeights
+from striate.kernels.winograd_weights import TransformWeights
 
 
 def lower_reorder(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequence[int]) -> None:
