@@ -23,7 +23,6 @@ NAMES = tuple(section.name for section in SECTIONS if section.name != "memory")
 PEERS = ("torch", "torch-nhwc", "torch-compile", "onnxruntime", "openvino", "ncnn", "jax")
 # A guess at the seconds of a row, for the time that is left; what was measured corrects it.
 SECONDS = {"layer": 3.0, "infer": 25.0, "train": 50.0, "accuracy": 150.0}
-IMAGE, FIGURES = "images/performance.png", "performance.json"
 INTERRUPTED = 130  # as a shell says it of Ctrl-C
 
 
@@ -129,13 +128,14 @@ def measure_all(items: list[Item], book: Book) -> bool:
 
 
 def put(book: Book, page: Path) -> None:
-    """Tables and chart into the page, chart and figures beside it."""
+    """Tables and chart into the page; the chart and the figures beside it have its name."""
     from bench.chart import draw
     from bench.tables import MARKS, as_markdown, write_between_marks
 
-    draw(book.rows, page.parent / IMAGE)
-    write(page.parent / FIGURES, book.to_json())
-    write_between_marks(page, as_markdown(book, IMAGE), MARKS)
+    image = f"images/{page.stem}.png"
+    draw(book.rows, page.parent / image)
+    write(page.with_suffix(".json"), book.to_json())
+    write_between_marks(page, as_markdown(book, image), MARKS)
 
 
 def _peers(_: click.Context, __: click.Parameter, value: str) -> list[str]:
