@@ -1,10 +1,13 @@
 """Where results go: outputs, assignments and constants of a planned program."""
 
+import gc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from striate import engine
 from striate.engine import build
 from striate.engine.plan import plan
 from striate.graph import Trace, evaluate
@@ -322,3 +325,43 @@ def test_nothing_is_constant_in_training():
     assert plan(graph, machine(), 1, training=True).constants == ()
     (task,) = plan(graph, machine(), 1).constants
     assert [type(step.spec) for step in task.steps] == [PackWeights]
+
+
+def test_what_only_constants_read_has_memory_for_their_time_only():
+    """Weights times a factor are packed; only the packed ones stay."""
+    w, s = Param("w", ints((16, 8, 1, 1))), Param("s", ints((1, 16, 1, 1), 1))
+    with Trace() as trace:
+        x = trace.input("x", (1, 8, 5, 5))
+        graph = trace.graph(Conv2d()(x, w) * s)
+    program = plan(graph, machine(), 1)
+    read = {b for step in program.steps for b in step.buffers}
+    written = {b for step in program.constant_steps for b in step.writes}
+    assert set(program.kept) == written & read
+    assert program.constant_offsets.keys() == written - read
+    assert program.constant_arena_bytes == 4 * w.size
+    assert program.memory_bytes == max(program.arena_bytes, 4 * w.size)
+    executable = check(graph, ints((1, 8, 5, 5), 2))
+    s.assign(ints((1, 16, 1, 1), 3))
+    x = ints((1, 8, 5, 5), 4)
+    np.testing.assert_array_equal(executable(x)[0], evaluate(graph, [x])[0])
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_planning_leaves_the_collector_of_cycles_as_it_was(enabled, monkeypatch):
+    w = Param("w", ints((2, 3)))
+    with Trace() as trace:
+        graph = trace.graph(trace.input("x", (2, 3)) + w)
+    seen = []
+
+    def spied(*args, **kwargs):
+        seen.append(gc.isenabled())
+        return plan(*args, **kwargs)
+
+    monkeypatch.setattr(engine, "plan", spied)
+    (gc.enable if enabled else gc.disable)()
+    try:
+        build(graph)
+        assert gc.isenabled() == enabled
+        assert seen == [False]
+    finally:
+        gc.enable()

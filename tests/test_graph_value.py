@@ -174,6 +174,29 @@ def test_a_parameter_copies_converts_and_stays_where_it_is():
         param.assign([1, 2, 3])
 
 
+def test_weights_that_are_yet_to_come_are_zeros_until_then():
+    blank = np.broadcast_to(np.float32(0), (3, 4))
+    w = Param("w", blank)
+    np.testing.assert_array_equal(w.data, np.zeros((3, 4)))
+    assert w.buffer.flags.c_contiguous
+    w.assign(blank)
+    np.testing.assert_array_equal(w.data, np.zeros((3, 4)))
+    w.buffer[...] = 7  # as a program does
+    w.touch()
+    w.assign(blank)
+    np.testing.assert_array_equal(w.data, np.zeros((3, 4)))
+    w.assign(np.full((3, 4), 2.0))
+    w.assign(blank)
+    np.testing.assert_array_equal(w.data, np.zeros((3, 4)))
+
+
+@pytest.mark.parametrize("number", [-0.0, 3.0])
+def test_one_number_that_stands_for_many_is_copied(number):
+    w = Param("w", np.broadcast_to(np.float32(number), (3, 4)))
+    np.testing.assert_array_equal(w.data, np.full((3, 4), number))
+    assert np.signbit(w.data).all() == np.signbit(number)
+
+
 def test_integer_parameters_are_int32_and_refuse_what_does_not_fit():
     assert Param("key", [1, 2]).dtype == "i32"
     assert Param("key", [1, 2], dtype="f32").data.dtype == np.float32

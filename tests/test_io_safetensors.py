@@ -4,12 +4,13 @@ import errno
 import json
 import os
 import struct
+import threading
 
 import numpy as np
 import pytest
 
 import striate as st
-from striate.io import atomic
+from striate.io import atomic, safetensors
 from striate.io.atomic import write_atomic
 from striate.io.safetensors import read_safetensors, write_safetensors
 
@@ -189,3 +190,69 @@ class TestAtomic:
     def test_a_missing_folder(self, tmp_path):
         with pytest.raises(st.WriteError, match="No such file"):
             write_atomic(tmp_path / "nowhere" / "model", [b"x"])
+
+
+# -- reading while the caller does something else --------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_is_read_to_its_end(tmp_path):
+    write_safetensors(tmp_path / "file", ARRAYS, {"a": "b"})
+    os.mkfifo(tmp_path / "pipe")
+    content = (tmp_path / "file").read_bytes()
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(content,))
+    writer.start()
+    found, metadata = read_safetensors(tmp_path / "pipe")
+    writer.join()
+    assert_same(found, ARRAYS)
+    assert metadata["a"] == "b"
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_safetensors(path, {"w": np.zeros(100_000, np.float32)})
+    begin = safetensors._begin
+
+    def begun(file):
+        result = begin(file)
+        os.truncate(path, path.stat().st_size - 1)
+        return result
+
+    monkeypatch.setattr(safetensors, "_begin", begun)
+    reading = safetensors.Reading(path)
+    for use in (reading.arrays, reading.check):
+        with pytest.raises(st.FormatError, match="truncated while it was read"):
+            use()
+
+
+def test_an_error_of_the_disk_reaches_the_caller(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_safetensors(path, ARRAYS)
+    begin = safetensors._begin
+
+    class Broken:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            file.close()
+
+        def readinto(self, _):
+            raise OSError(errno.EIO, "no more")
+
+    file = path.open("rb")
+    monkeypatch.setattr(safetensors, "_begin", lambda _: begin(file))
+    monkeypatch.setattr(safetensors.Path, "open", lambda *_: Broken())
+    reading = safetensors.Reading(path)
+    for use in (reading.arrays, reading.check):
+        with pytest.raises(OSError, match="no more"):
+            use()
+
+
+def test_shapes_and_metadata_are_known_before_the_tensors(tmp_path):
+    write_safetensors(tmp_path / "file", ARRAYS, {"a": "b"})
+    reading = safetensors.Reading(tmp_path / "file")
+    assert reading.shapes == {name: array.shape for name, array in ARRAYS.items()}
+    assert reading.metadata["a"] == "b"
+    assert_same(reading.arrays(), ARRAYS)
+    reading.check()

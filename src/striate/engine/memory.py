@@ -152,7 +152,7 @@ def footprint_of(program: Program, threads: int) -> Footprint:
     return Footprint(
         params=sum(param.buffer.nbytes for param in program.graph.params()),
         constants=sizes.get("constant", 0),
-        arena=program.arena_bytes,
+        arena=program.memory_bytes,
         scratch=4 * threads * max((step.scratch for step in steps), default=0),
         inputs=sizes.get("input", 0),
         outputs=sizes.get("output", 0),

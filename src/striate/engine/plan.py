@@ -29,7 +29,7 @@ from striate.engine.memory import arena, overwritable
 from striate.engine.options import DEFAULT, Options
 from striate.engine.order import ordered
 from striate.engine.pool_epilogue import draw_in_pools
-from striate.engine.program import Program, Task
+from striate.engine.program import Program, Step, Task
 from striate.engine.recompute import recompute
 from striate.engine.slices import join_channels
 from striate.errors import UnsupportedError
@@ -278,10 +278,13 @@ class _Building:
         """Split off constant tasks, place buffers in the arena."""
         low = self.low
         constants, tasks = self._split(constant)
-        kept = self._constants(constants)
+        steps, once = _steps(tasks), _steps(constants)
+        read = {buffer for step in steps for buffer in step.buffers}
+        kept = {b: constant for b, constant in self._constants(once).items() if b in read}
         for buffer in kept:
             low.buffers[buffer] = replace(low.buffers[buffer], kind="constant")
-        offsets, total = arena([step for task in tasks for step in task.steps], low.buffers)
+        offsets, total = arena(steps, low.buffers)
+        constant_offsets, constant_total = arena(once, low.buffers)
         return Program(
             self.graph,
             dict(low.buffers),
@@ -296,6 +299,8 @@ class _Building:
             dict(low.layouts),
             tuple(low.prepared),
             tuple(self.placed.choices.values()),
+            constant_offsets,
+            constant_total,
         )
 
     def _split(self, constant: set[Node]) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
@@ -318,8 +323,8 @@ class _Building:
                 each.append(task)
         return tuple(once), tuple(each)
 
-    def _constants(self, tasks: tuple[Task, ...]) -> dict[int, Constant]:
-        """What each buffer that constant tasks write holds, so that programs can share it."""
+    def _constants(self, steps: Sequence[Step]) -> dict[int, Constant]:
+        """What each buffer that constant steps write holds, so that programs can share it."""
         kept: dict[int, Constant] = {}
 
         def source(buffer: int) -> tuple[object, tuple[Param, ...]]:
@@ -329,15 +334,16 @@ class _Building:
             constant = kept.get(buffer)
             return (constant.key, constant.params) if constant else (facts.table, ())
 
-        for task in tasks:
-            for step in task.steps:
-                read = [source(b) for b in step.reads]
-                params = tuple(dict.fromkeys(p for _, ps in read for p in ps))
-                for number, written in enumerate(step.writes):
-                    # Several steps may share a buffer: the parts of a concatenation.
-                    before, also = source(written) if written in kept else (None, ())
-                    key = (step.spec, step.sizes, tuple(k for k, _ in read), number, before)
-                    kept[written] = Constant(
-                        Interned.of(key), tuple(dict.fromkeys((*also, *params)))
-                    )
+        for step in steps:
+            read = [source(b) for b in step.reads]
+            params = tuple(dict.fromkeys(p for _, ps in read for p in ps))
+            for number, written in enumerate(step.writes):
+                # Several steps may share a buffer: the parts of a concatenation.
+                before, also = source(written) if written in kept else (None, ())
+                key = (step.spec, step.sizes, tuple(k for k, _ in read), number, before)
+                kept[written] = Constant(Interned.of(key), tuple(dict.fromkeys((*also, *params))))
         return kept
+
+
+def _steps(tasks: Sequence[Task]) -> list[Step]:
+    return [step for task in tasks for step in task.steps]

@@ -67,11 +67,12 @@ class Program:
     """A plan: tasks in order, the buffers they use, and where those lie in the arena.
 
     `constants` tasks depend on parameters only: an executor runs them when a parameter has
-    changed, not at each run; `kept` says what they hold, by buffer id. `offsets` are bytes into
-    the arena, by buffer id. `values` tells the buffer of each value of `graph`, `layouts` its
-    memory order (plain for those that are not listed). `prepared` kernels are compiled with those
-    of the steps: other sizes of the same net need them. `choices` say how each convolution is
-    computed and why.
+    changed, not at each run; `kept` says what is held of their results, by buffer id. `offsets`
+    are bytes into the arena, by buffer id; `constant_offsets` are those of what only constant
+    tasks read, which need the arena while they run. `values` tells the buffer of each value of
+    `graph`, `layouts` its memory order (plain for those that are not listed). `prepared` kernels
+    are compiled with those of the steps: other sizes of the same net need them. `choices` say how
+    each convolution is computed and why.
     """
 
     graph: Graph
@@ -87,6 +88,13 @@ class Program:
     layouts: dict[Value, Layout] = field(default_factory=dict)
     prepared: tuple[KernelSpec, ...] = ()
     choices: tuple[Choice, ...] = ()
+    constant_offsets: dict[int, int] = field(default_factory=dict)
+    constant_arena_bytes: int = 0
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the arena takes: runs and constant tasks have it by turns."""
+        return max(self.arena_bytes, self.constant_arena_bytes)
 
     @property
     def constant_steps(self) -> tuple[Step, ...]:

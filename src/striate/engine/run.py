@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from striate.engine import arena, constants
-from striate.engine.constants import Content, content_of
+from striate.engine.constants import contents_of
 from striate.engine.program import SCRATCH, Program, Step, Task
 from striate.engine.stopwatch import Stopwatch
 from striate.errors import ShapeError
@@ -95,14 +95,14 @@ class Executable:
         for b in buffers.values():
             if b.param is not None:
                 self._memory[b.id] = b.param.buffer.ctypes.data
-        self._contents: dict[int, Content] = {
-            number: content_of(constant, 4 * buffers[number].elements)
-            for number, constant in program.kept.items()
-        }
+        self._contents = contents_of(
+            {n: (constant, 4 * buffers[n].elements) for n, constant in program.kept.items()}
+        )
         for number, content in self._contents.items():
-            self._memory[number] = content.block.address
-        self._arena_ids = np.array(list(program.offsets), np.int64)
-        self._arena_offsets = np.array(list(program.offsets.values()), np.int64)
+            self._memory[number] = content.address
+        offsets = {**program.offsets, **program.constant_offsets}
+        self._arena_ids = np.array(list(offsets), np.int64)
+        self._arena_offsets = np.array(list(offsets.values()), np.int64)
         self._inputs = [buffers[i] for i in program.inputs]
         self._outputs = [buffers[i] for i in program.outputs]
         self._params = tuple(dict.fromkeys(p for c in program.kept.values() for p in c.params))
@@ -165,12 +165,12 @@ class Executable:
     def _needs(self, workers: Pool) -> int:
         """Bytes of a run: the arena, then a share of scratch for each thread."""
         share = max(self._table.scratch, self._constant_table.scratch)
-        return self.program.arena_bytes + arena.ALIGNMENT + share * workers.threads
+        return self.program.memory_bytes + arena.ALIGNMENT + share * workers.threads
 
     def _settle(self, place: int, workers: Pool) -> None:
         """Give every buffer its address in memory at `place`, and have the constants computed."""
         self._memory[self._arena_ids] = self._arena_offsets + place
-        self._memory[SCRATCH] = place + -(-self.program.arena_bytes // 64) * 64
+        self._memory[SCRATCH] = place + -(-self.program.memory_bytes // 64) * 64
         self._at = 0
         self._refresh_constants(workers)
 
@@ -178,7 +178,7 @@ class Executable:
     def bytes_alone(self) -> int:
         """Of a run on one thread: the arena, then its share of scratch."""
         share = max(self._table.scratch, self._constant_table.scratch)
-        return self.program.arena_bytes + arena.ALIGNMENT + share
+        return self.program.memory_bytes + arena.ALIGNMENT + share
 
     def tables_at(
         self, places: Sequence[int], workers: Pool

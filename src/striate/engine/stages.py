@@ -97,6 +97,7 @@ def _part(
                 shape = (old.shape[0], old.elements // old.shape[0])
                 buffers[number] = replace(old, kind=kind, index=index, shape=shape, layout=PLAIN)
     offsets, size = arena([step for task in tasks for step in task.steps], buffers)
+    once = arena([step for task in constants for step in task.steps], buffers)
     return replace(
         program,
         buffers=buffers,
@@ -107,4 +108,6 @@ def _part(
         offsets=offsets,
         arena_bytes=size,
         kept={number: c for number, c in program.kept.items() if number in used},
+        constant_offsets=once[0],
+        constant_arena_bytes=once[1],
     )

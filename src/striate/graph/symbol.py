@@ -6,10 +6,11 @@ immutable.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
@@ -55,8 +56,11 @@ def name_layer(error: StriateError, path: str) -> None:
         error.args = (f"{path}: {error}",)
 
 
-class Op(ABC):
-    """One operation: a frozen dataclass that holds every rule of it together."""
+class Op:
+    """One operation: a frozen dataclass that holds every rule of it together.
+
+    Not an `ABC`, whose `isinstance` runs in Python: a plan asks some 50 000 times.
+    """
 
     @abstractmethod
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
@@ -82,8 +86,7 @@ class Op(ABC):
         except StriateError as error:
             name_layer(error, current.scope)
             raise
-        node = Node(self, values, types, current.scope)
-        return tuple(Value(node, i) for i in range(len(types)))
+        return Node(self, values, types, current.scope).outputs()
 
     def __call__(self, *inputs: Operand) -> Value:
         """Add a node of one output to the graph."""
@@ -102,6 +105,10 @@ class Node:
 
     def outputs(self) -> tuple[Value, ...]:
         """A value for each output."""
+        return self._outputs
+
+    @functools.cached_property
+    def _outputs(self) -> tuple[Value, ...]:
         return tuple(Value(self, i) for i in range(len(self.types)))
 
     def __repr__(self) -> str:

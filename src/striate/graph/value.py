@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -66,7 +67,8 @@ class Param(Symbol):
         self.name = name
         self.trainable = trainable
         self.dtype = dtype or ("i32" if source.dtype.kind in "iu" else "f32")
-        self.buffer = _aligned(source.shape, NUMPY_DTYPES[self.dtype])
+        self._untouched = _is_blank(source)
+        self.buffer = _aligned(source.shape, NUMPY_DTYPES[self.dtype], zeros=self._untouched)
         self._fill(source)
         self.version = 0
         self._view = self.buffer.view()
@@ -110,10 +112,13 @@ class Param(Symbol):
 
     def touch(self) -> None:
         """Note that the numbers have changed."""
+        self._untouched = False
         self.version += 1
         Param.changes += 1  # after the version: who sees the count sees the version too
 
     def _fill(self, source: Array) -> None:
+        if self._untouched and _is_blank(source):
+            return  # zeros as the system gives them: their pages are touched when the weights come
         if self.dtype == "i32" and source.size:
             limits = np.iinfo(np.int32)
             if source.min() < limits.min or source.max() > limits.max:
@@ -137,11 +142,17 @@ class Param(Symbol):
         raise TraceError(f"parameter {self.name!r} cannot be iterated over; use .data")
 
 
-def _aligned(shape: tuple[int, ...], dtype: npt.DTypeLike, alignment: int = 64) -> Array:
-    """An uninitialised C-ordered array whose first byte is at a multiple of `alignment`."""
+def _is_blank(source: Array) -> bool:
+    """Whether this is one 0 that stands for many, as in a net whose weights are yet to come."""
+    one = source.size > 1 and not any(source.strides)
+    return one and not any(source.flat[0].tobytes())  # -0 is not blank
+
+
+def _aligned(shape: tuple[int, ...], dtype: npt.DTypeLike, *, zeros: bool) -> Array:
+    """A C-ordered array whose first byte is at a multiple of 64: zeros, or uninitialised."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    raw = np.empty(size + alignment, np.uint8)
-    start = -raw.ctypes.data % alignment
+    raw = (np.zeros if zeros else np.empty)(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
@@ -159,8 +170,11 @@ class Graph:
 
     def nodes(self) -> tuple[Node, ...]:
         """Every node that is needed, each after the nodes it reads; the inputs come first."""
-        roots = [*self.inputs, *self.outputs, *(value for _, value in self.assigns)]
-        return topological(roots)
+        return self._nodes
+
+    @functools.cached_property
+    def _nodes(self) -> tuple[Node, ...]:
+        return topological([*self.inputs, *self.outputs, *(value for _, value in self.assigns)])
 
     def params(self) -> tuple[Param, ...]:
         """Every parameter that is read or assigned, in order of first use."""
@@ -201,10 +215,13 @@ def topological(roots: Iterable[Value]) -> tuple[Node, ...]:
         while stack:
             node, rest = stack[-1]
             for value in rest:
-                if value.node not in seen:
-                    seen.add(value.node)
-                    stack.append((value.node, iter(value.node.inputs)))
-                    break
+                following = value.node
+                if following not in seen:
+                    seen.add(following)
+                    if following.inputs:
+                        stack.append((following, iter(following.inputs)))
+                        break
+                    order.append(following)  # a leaf, as every other node is
             else:
                 order.append(node)
                 stack.pop()

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from striate import models
 from striate.errors import ArgumentError, DTypeError, FormatError, ShapeError
-from striate.io.safetensors import Arrays, view_safetensors, write_safetensors
-from striate.nn import init
-from striate.nn.module import Module
+from striate.io.safetensors import Reading, write_safetensors
+
+if TYPE_CHECKING:
+    from striate.nn.module import Module
 
 FORMAT = "model/1"
 
@@ -58,14 +58,15 @@ def load(path: str | os.PathLike[str], net: Module | None = None) -> Module:
             the net; the message names file and reason.
         OSError: it cannot be opened.
     """
-    arrays, strings, check = view_safetensors(path)
+    reading = Reading(path)
+    strings = reading.metadata
     check_format(path, strings, FORMAT, "a Striate model")
     meta = parse_object(path, strings, "striate.meta")
     if net is None:
-        net = _build(path, _arch(path, strings), arrays)
-    check()
+        net = _build(path, _arch(path, strings), reading.shapes)
+    reading.check()
     try:
-        net.load_state_dict(arrays)
+        net.load_state_dict(reading.arrays())
     except (ArgumentError, ShapeError, DTypeError) as error:
         raise FormatError(f"{path}: {error}") from error
     attributes = {"meta": meta, "classes": meta.get("classes"), "recipe": meta.get("recipe")}
@@ -121,10 +122,16 @@ def _arch(path: str | os.PathLike[str], strings: Mapping[str, str]) -> dict[str,
     return arch
 
 
-def _build(path: str | os.PathLike[str], arch: dict[str, Any], arrays: Arrays) -> Module:
+def _build(
+    path: str | os.PathLike[str], arch: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]
+) -> Module:
     """The net that the file describes, its weights still zero."""
+    # Imported while the file is read.
+    from striate import models
+    from striate.nn import init
+
     # A hostile file may ask for a net of any size: no argument may exceed what its tensors have.
-    largest = max((size for array in arrays.values() for size in array.shape), default=0)
+    largest = max((size for shape in shapes.values() for size in shape), default=0)
     for name, value in arch["arguments"].items():
         if isinstance(value, int) and value > max(largest, 1024):
             raise FormatError(f"{path}: {name}={value} does not fit the tensors in the file")

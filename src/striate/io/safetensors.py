@@ -9,14 +9,15 @@ Format: https://huggingface.co/docs/safetensors (metadata parsing).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -113,56 +114,96 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[Arrays, dict[str, st
             if any byte of it was altered. The message names file and reason.
         OSError: the file cannot be opened.
     """
-    arrays, metadata, check = view_safetensors(path)
+    reading = Reading(path)
     # Copies, so that one small tensor does not keep the whole file in memory.
-    copies = {name: array.copy() for name, array in arrays.items()}
-    check()
-    return copies, metadata
+    copies = {name: array.copy() for name, array in reading.arrays().items()}
+    reading.check()
+    return copies, reading.metadata
 
 
-def view_safetensors(
-    path: str | os.PathLike[str],
-) -> tuple[Arrays, dict[str, str], Callable[[], None]]:
-    """As `read_safetensors`, but the arrays are views of one read of the file, not yet checked.
+class Reading:
+    """A file whose tensors a thread reads and hashes while the caller does something else.
 
-    The third result waits for the checksum, which another thread computes meanwhile, and raises
-    FormatError if it does not fit: call it before the numbers are used.
+    Attributes:
+        metadata: the strings of the header.
+        shapes: those of the tensors, by name.
+
+    Raises what `read_safetensors` raises, as soon as it is known.
     """
-    path = Path(path)
-    header, body = _header(path, _content(path))
-    metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise FormatError(f"{path}: __metadata__ must map strings to strings")
-    raw = _tensors(path, header, body)
-    found: list[str] = []
-    # Hashing lets other threads run.
-    hashing = threading.Thread(target=lambda: found.append(content_checksum(raw, metadata)))
-    ours = any(key.startswith("striate.") for key in metadata)
-    if ours:
-        hashing.start()
 
-    def check() -> None:
-        if ours:
-            hashing.join()
-            if found != [metadata.get(CHECKSUM)]:
-                raise FormatError(
-                    f"{path}: the content does not match its checksum; the file was altered"
-                )
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(self._path.open("rb"))
+            content, begun = _begin(file)
+            header, body = _header(self._path, content)
+            self.metadata: dict[str, str] = header.pop("__metadata__", {})
+            strings = self.metadata.values() if isinstance(self.metadata, dict) else (None,)
+            if not all(isinstance(v, str) for v in strings):
+                raise FormatError(f"{path}: __metadata__ must map strings to strings")
+            self._header, self._raw = header, _tensors(self._path, header, body)
+            self.shapes = {name: array.shape for name, array in self._raw.items()}
+            self._ours = any(key.startswith("striate.") for key in self.metadata)
+            self._checksum: str | None = None
+            self._problem: Exception | None = None
+            self._read = threading.Event()
+            # Reading and hashing let other threads run.
+            self._thread = threading.Thread(target=self._work, args=(file, content[begun:]))
+            self._thread.start()
+            stack.pop_all()  # from here on the thread closes the file
 
-    arrays = {
-        name: widen_bfloat16(array) if header[name]["dtype"] == "BF16" else array
-        for name, array in raw.items()
-    }
-    return arrays, metadata, check
+    def _work(self, file: BinaryIO, rest: memoryview) -> None:
+        try:
+            with file:
+                read = file.readinto(rest) if rest else 0  # type: ignore[attr-defined]
+            if read < len(rest):
+                self._problem = FormatError(f"{self._path}: truncated while it was read")
+        except OSError as error:  # `arrays` raises it where it can be met
+            self._problem = error
+        finally:
+            self._read.set()
+        if self._ours and self._problem is None:
+            self._checksum = content_checksum(self._raw, self.metadata)
+
+    def arrays(self) -> Arrays:
+        """The tensors by name, once they are read: views of one piece of memory, not yet checked.
+
+        Call `check` before the numbers are used.
+        """
+        self._read.wait()
+        if self._problem is not None:
+            raise self._problem
+        return {
+            name: widen_bfloat16(array) if self._header[name]["dtype"] == "BF16" else array
+            for name, array in self._raw.items()
+        }
+
+    def check(self) -> None:
+        """Wait for the checksum. Raises FormatError if it does not fit."""
+        self._thread.join()
+        if self._problem is not None:
+            raise self._problem
+        if self._ours and self._checksum != self.metadata.get(CHECKSUM):
+            raise FormatError(
+                f"{self._path}: the content does not match its checksum; the file was altered"
+            )
 
 
-def _content(path: Path) -> memoryview:
-    """The bytes of a file, in an array: NumPy asks for large pages, which are quick to get."""
-    with path.open("rb") as file:
-        content = np.empty(os.fstat(file.fileno()).st_size, np.uint8)
-        content = content[: file.readinto(content.data)]
-        rest = file.read()  # a pipe does not say how long it is
-    return content.data if not rest else memoryview(content.tobytes() + rest)
+def _begin(file: BinaryIO) -> tuple[memoryview, int]:
+    """Memory for the bytes of a file, and how many are read: those of the header at least.
+
+    The memory is an array's: NumPy asks for large pages, which are quick to get. A pipe does not
+    say how long it is, and is read to its end.
+    """
+    size = os.fstat(file.fileno()).st_size
+    if size == 0:
+        content = memoryview(file.read())
+        return content, len(content)
+    content = np.empty(size, np.uint8).data
+    begun: int = file.readinto(content[:8])  # type: ignore[attr-defined]
+    length = int.from_bytes(content[:8], "little")
+    begun += file.readinto(content[8 : 8 + length])  # type: ignore[attr-defined]
+    return content[: size if begun >= 8 else begun], begun
 
 
 def _header(path: Path, content: memoryview) -> tuple[dict[str, Any], memoryview]:

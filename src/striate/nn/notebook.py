@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +10,8 @@ if TYPE_CHECKING:
 
 def html_tree(name: str, module: Module) -> str:
     """A module and what is inside as nested lists that fold, for notebooks."""
+    from html import escape
+
     title = f"{name}: " if name else ""
     children = list(module.named_children())
     if not children:
