@@ -143,6 +143,19 @@ def test_phases_in_two_dimensions(kernel, stride, padding, dilation):
     np.testing.assert_allclose(dx, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [1, 2, 5, 9])
+def test_met_counts_the_taps_inside_the_image(size):
+    for k, p, q, s, d in product((1, 2, 3), range(5), (0, 3), range(1, 4), range(1, 4)):
+        if not (outputs := brute_force_size(size, k, p, q, s, d)):
+            continue
+        rows = [i * s - p + a * d for i in range(outputs) for a in range(k)]
+        inside = sum(0 <= row < size for row in rows)
+        tall = ConvShape(1, 1, size, 4, 1, k, 1, (s, 1), ((p, q), (0, 0)), (d, 1))
+        wide = ConvShape(1, 1, 4, size, 1, 1, k, (1, s), ((0, 0), (p, q)), (1, d))
+        assert (tall.met(0), tall.met(1)) == (inside, 4)
+        assert (wide.met(0), wide.met(1)) == (4, inside)
+
+
 def test_costs_of_resnet_layers():
     first = ConvShape(1, 3, 224, 224, 64, 7, 7, (2, 2), ((3, 3), (3, 3)))
     assert (first.out_h, first.out_w) == (112, 112)

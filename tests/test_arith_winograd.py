@@ -52,3 +52,12 @@ def test_a_cost_is_its_sum():
     ways = {w.tile: w.cost for w in candidates(1, (112, 112), 3, 64, AVX512, 7, 2)}
     assert ways[4] == 49 * 28**2 * (12 * 64 + 8 * (16 + 64))
     assert ways[DIRECT] == 49 * 112**2 * 3 * 64 * 5 // 6
+
+
+def test_taps_that_are_left_out_cost_nothing():
+    """4 pixels with 4 of 9 taps each, for 2 images of 16 channels."""
+    ways = {w.tile: w.work for w in candidates(2, (2, 2), 16, 16, AVX512, met=16)}
+    assert ways[DIRECT] == 2 * 16 * 16 * 16 * 5 // 6
+    rest = {w.tile: w.work for w in candidates(2, (2, 2), 16, 16, AVX512)}
+    assert rest[DIRECT] == 2 * 4 * 9 * 16 * 16 * 5 // 6
+    assert ways[2] == rest[2]

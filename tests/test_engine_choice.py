@@ -55,6 +55,19 @@ def test_each_convolution_is_named_with_its_reason():
     assert strided.work == "forward 3×3/2 64→64 of 16×16"
 
 
+def test_the_direct_way_counts_the_taps_that_it_computes():
+    """Rows outside the image are left out, and columns of a dilated kernel."""
+    for dilation, size, taps in ((1, 2, (2 * 2) * (3 * 2)), (2, 3, (2 + 1 + 2) ** 2)):
+        layers = [nn.Conv2d(16, 16, 3, padding=dilation, dilation=dilation) for _ in range(2)]
+        module = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        for images, train in ((1, False), (2, True)):
+            graph = (training if train else inference)(module, (2, 16, size, size))
+            works = {c.work.split(" 3×3")[0]: c.ways for c in choices(graph, train=train)}
+            for kind in ("forward", *["input gradient"] * train):
+                (way,) = [w for w in works[kind] if w.name == "direct"]
+                assert way.work == images * taps * 16 * 16 * 5 // 6
+
+
 @pytest.mark.parametrize("algorithm", ["direct", "winograd-f2", "winograd-f4"])
 def test_what_is_asked_for_is_taken_where_it_can_be(algorithm):
     found = choices(inference(net(), (1, 3, 32, 32)), algorithm=algorithm)

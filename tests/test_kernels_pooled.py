@@ -81,7 +81,7 @@ def assert_pools(op, x, w, tile, epilogue=PLAIN, operands=()):
 
 
 @pytest.mark.parametrize("tile", [0, 2, 4])
-@pytest.mark.parametrize(("ci", "co"), [(1, 32), (3, 7), (16, 33), (20, 72)])
+@pytest.mark.parametrize(("ci", "co"), [(1, 32), (3, 7), (16, 33), (20, 72), (180, 17)])
 def test_any_channel_count(isa, tile, ci, co):
     for size in ((2, 2), (5, 4), (9, 7), (15, 33)):
         assert_pools(SAME, *arrays(2, ci, size, co), tile)

@@ -112,6 +112,19 @@ class ConvShape:
             and ci * self.kw <= MOST_PRODUCTS
         )
 
+    def met(self, axis: int) -> int:
+        """Pairs of an output and a tap along H (0) or W (1) that lie inside the image.
+
+        They are those of the input gradient too, where a row of dx meets a row of dy at a tap.
+        """
+        taps, step = (self.kh, self.kw)[axis], self.dilation[axis]
+        outputs, size = (self.out_h, self.out_w)[axis], (self.h, self.w)[axis]
+        starts = (i * self.stride[axis] - self.padding[axis][0] for i in range(outputs))
+        return sum(
+            min(taps, -(-max(0, size - start) // step)) - min(taps, -(-max(0, -start) // step))
+            for start in starts
+        )
+
     @property
     def macs(self) -> int:
         """Multiply-accumulates, taps in the padding included."""

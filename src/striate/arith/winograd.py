@@ -9,8 +9,9 @@ tiles and the channels of all phases of the stride, K = stride² · ci, F(m×m, 
 and takes the larger of the two, for the weights are fetched while products are computed. Where the
 kernel transforms packed weights itself (stride 1), that adds TRANSFORM_WEIGHTS · P · ci · co to
 the work for each block of tiles, and only r² of P numbers are fetched. The direct convolution has
-m = 1, P = kernel², K = ci and no transforms; its work counts DIRECT_SHARE. Transforms compute whole
-vectors of channels. The errors are those of `arith.rounding`.
+m = 1, P = kernel², K = ci and no transforms; it leaves out taps that do not meet the image, and its
+work counts DIRECT_SHARE. Transforms compute whole vectors of channels. The errors are those of
+`arith.rounding`.
 """
 
 from __future__ import annotations
@@ -98,11 +99,16 @@ def candidates(
     kernel: int = 3,
     stride: int = 1,
     dilation: int = 1,
+    met: int | None = None,
 ) -> list[Candidate]:
-    """All ways to compute a convolution of a square kernel, the cheapest first."""
+    """All ways to compute a convolution of a square kernel, the cheapest first.
+
+    `met` counts the pairs of an output pixel and a tap that the direct convolution computes for
+    an image; without it, all of them.
+    """
     depth = stride**2 * ci
     direct = relative_error(kernel**2 * ci)
-    costs = _direct_cost(images, out, ci, co, machine, kernel)
+    costs = _direct_cost(images, out, ci, co, machine, kernel, met)
     ways = [Candidate(DIRECT, *costs, direct)]
     if min(depth, co) >= LEAST_CHANNELS:
         for tile in tiles(kernel, stride):
@@ -178,10 +184,17 @@ def _tiles(f: Filtering, images: int, out: tuple[int, int]) -> int:
 
 
 def _direct_cost(
-    images: int, out: tuple[int, int], ci: int, co: int, machine: Machine, kernel: int
+    images: int,
+    out: tuple[int, int],
+    ci: int,
+    co: int,
+    machine: Machine,
+    kernel: int,
+    met: int | None = None,
 ) -> tuple[int, int]:
     """(work, stream)."""
-    work = int(DIRECT_SHARE * kernel**2 * images * out[0] * out[1] * ci * co)
+    taps = kernel**2 * out[0] * out[1] if met is None else met
+    work = int(DIRECT_SHARE * images * taps * ci * co)
     return work, _stream(kernel**2 * ci * co, machine)
 
 

@@ -7,7 +7,7 @@ know no edges. The copy touches each input once, the products many times.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from striate.ir import vec
 from striate.ir.kernel import I64, PTR, Int, IntLike, Kernel, Ptr
@@ -40,6 +40,18 @@ def zero_function(k: Kernel) -> Any:
         vec.store_masked(inner, nothing, dst.at(whole), vec.mask(inner, n - whole))
     inner.finish()
     return inner.function
+
+
+class Source(NamedTuple):
+    """Rows of the input: of the image, or of a bordered copy. `x` is the row `top`."""
+
+    x: Ptr
+    top: Int
+    pitch: Int
+
+    def line(self, row: Int) -> Ptr:
+        """Where a row of the image begins."""
+        return self.x.at((row - self.top) * self.pitch)
 
 
 @dataclass

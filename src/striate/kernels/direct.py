@@ -5,33 +5,46 @@
 
 FLOPs: 2 · n · rows · cols · co · kh · kw · ci/groups.
 
-A unit of work is (image, block of output rows, group, chunk of output blocks). Where the window
-leaves the image, the rows that the unit needs are copied once into scratch with their zero
-border; so the inner loops know no edges. Copying touches each input once, the products
-2·kh·kw·co times, so the border is as good as free. Inside a unit: output block → row → tiles.
-A row of output pixels is cut into tiles of nearly equal length (29 = 10+10+9), and there is a
-body for each length: any image width runs at the speed of whole tiles and compiles nothing new.
+A unit of work is (image, block of output rows, group, chunk of output blocks). Inside a unit:
+output block → row → tiles. A row of output pixels is cut into tiles of nearly equal length
+(29 = 10+10+9), and there is a body for each length: any image width runs at the speed of whole
+tiles and compiles nothing new.
+
+Only taps that meet the image are computed, as far as all pixels of a tile share them. A row of
+outputs whose window begins in row r = i·sh − pt of the image meets the kernel rows a with
+0 ≤ r + a·dh < in_h:
+
+    ⌈max(0, −r) / dh⌉ ≤ a < min(kh, ⌈max(0, in_h − r) / dh⌉)
+
+Left and right of the image zeros stand for what is outside: where windows leave it there, the
+rows that the unit needs are copied once into scratch with their border. Copying touches each
+input once, the products 2·kh·kw·co times, so the border is as good as free. The columns of a
+dilated kernel are products of their own, so its rows of outputs are cut where a column enters or
+leaves the image: every tile meets whole columns, and nothing is copied.
 
 With max pooling in the epilogue `rows` and `cols` count 2×2 windows, y_h and y_w are the size of
 what is pooled, and a tile is the windows of two rows of pixels: the sums of the first row leave
-their maxima on the stack, those of the second are stored.
+their maxima on the stack, those of the second are stored. All four sides of the copy have their
+border then, and all taps are computed (`DirectConv.bordered`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from striate.arith.machine import Machine
 from striate.ir import vec
 from striate.ir.kernel import I64, PTR, Int, Kernel, Ptr, Unit
-from striate.kernels.border import Border
+from striate.kernels.border import Border, Source
 from striate.kernels.epilogue import Epilogue, apply_epilogue, finishing
 from striate.kernels.maxpool import larger
-from striate.kernels.micro import dispatch, multiply_run, zeros
+from striate.kernels.micro import dispatch, zeros
 from striate.kernels.span import store
 from striate.kernels.spec import symbol
+from striate.kernels.taps import Taps
 
 # Names of the run-time sizes, in their order in the size table.
 SIZES = (
@@ -52,7 +65,7 @@ SIZES = (
     "scratch",
 )
 X, W, Y, SCRATCH, OPERANDS = 0, 1, 2, 3, 4
-LONG_ROW = 512  # products of a kernel row; adding it to the total costs less than a hundredth
+SHORT_ROW = 32
 
 
 @dataclass(frozen=True)
@@ -73,11 +86,38 @@ class DirectConv:
     epilogue: Epilogue
     in_place: bool = False
 
+    @property
+    def cuts(self) -> bool:
+        """Whether rows of outputs are cut where a column of the kernel enters or leaves the image.
+
+        It takes columns that are products of their own, and pixels of one group.
+        """
+        return self.dilation[1] > 1 and self.groups == 1 and not self.epilogue.pool
+
+    @property
+    def bordered(self) -> bool:
+        """Whether what windows outside the image read is copied with a border on all sides.
+
+        Then all taps are computed: for pools, whose two rows of pixels differ in what they meet,
+        and where a kernel row has so few products that leaving some out gains nothing.
+        """
+        short = self.kernel[1] * self.ci < SHORT_ROW and not self.cuts
+        return self.epilogue.pool or (short and not self.in_place and 0 not in self.kernel)
+
     def emit(self, machine: Machine) -> str:
         """LLVM IR text of the kernel."""
         unit = Unit(machine)
         Direct(self, unit.kernel(symbol(self))).build()
         return unit.text()
+
+
+class Place(NamedTuple):
+    """A row of results: image, row, output block and the block's first channel."""
+
+    n: Int
+    row: Int
+    ob: Int
+    channel: Int
 
 
 class Direct:
@@ -94,6 +134,7 @@ class Direct:
         self.blocks = self.whole + (self.rest > 0)
         self.pixel = spec.ci * (spec.groups if spec.in_place else 1)
         self.channels = spec.epilogue.pixel(spec.co * spec.groups)  # from pixel to pixel of y
+        self.taps = Taps(spec.ci, spec.kernel, spec.stride, spec.dilation, self.pixel, self.block)
         self.s: dict[str, Int] = {}
 
     def build(self) -> None:
@@ -120,13 +161,11 @@ class Direct:
         k, s = self.k, self.s
         first = row_block * s["row_block"]
         last = (first + s["row_block"]).min(s["rows"])
-        top = first * self.stride[0] - s["pad_top"]
-        height, width = self._reach(last - first, 0), self._reach(s["cols"], 1)
-        x, pitch = self._input(n, group, top, height, width)
+        source = self._input(n, group, first, last)
         begin = k.int(self.blocks) * chunk // s["chunks"]
         end = k.int(self.blocks) * (chunk + 1) // s["chunks"]
         with k.loop(begin, end) as ob, k.loop(first, last) as row:
-            self._row(x.at((row - first) * self.stride[0] * pitch), n, row, group, ob, pitch)
+            self._row(source, n, row, group, ob)
 
     def _reach(self, count: Int, axis: int) -> Int:
         """Rows or columns of the input under so many results."""
@@ -136,24 +175,29 @@ class Direct:
         ]
         return (count - 1) * self.stride[axis] + (reach + 1)
 
-    def _input(self, n: Int, group: Int, top: Int, height: Int, width: Int) -> tuple[Ptr, Int]:
-        """Address and row pitch of the rows that the unit reads: the image, or a bordered copy."""
+    def _input(self, n: Int, group: Int, first: Int, last: Int) -> Source:
+        """What the rows first … last−1 of a unit read: the image, or a bordered copy."""
         k, spec, s = self.k, self.spec, self.s
-        x, scratch = k.buffer(X), k.buffer(SCRATCH).at(k.worker * s["scratch"])
-        if 0 in spec.kernel:
-            return x, k.int(0)
-        if spec.in_place:
-            first = (n * s["in_h"] + top) * s["in_w"]
-            return x.at(first * self.pixel + group * spec.ci), s["in_w"] * self.pixel
-        packed_pitch = width * self.pixel
+        scratch = k.buffer(SCRATCH).at(k.worker * s["scratch"])
+        image = k.buffer(X).at(n * s["in_h"] * s["in_w"] * (spec.ci * spec.groups))
+        if 0 in spec.kernel or spec.in_place or spec.cuts:
+            return Source(image.at(group * spec.ci), k.int(0), s["in_w"] * self.pixel)
+        top = first * self.stride[0] - s["pad_top"]
+        bottom = top + self._reach(last - first, 0)
+        left, width = 0 - s["pad_left"], self._reach(s["cols"], 1)
+        inside = k.every(left >= 0, left + width <= s["in_w"])
+        if spec.bordered:
+            inside = k.every(inside, top >= 0, bottom <= s["in_h"])
+        else:
+            top, bottom = top.max(0), bottom.min(s["in_h"])
 
         def pack() -> None:
             self.border.pack(
-                x.at(n * s["in_h"] * s["in_w"] * (self.pixel * spec.groups)),
+                image,
                 scratch,
                 size=(s["in_h"], s["in_w"]),
                 top=top,
-                height=height,
+                height=bottom - top,
                 pad_left=s["pad_left"],
                 width=width,
                 group=group,
@@ -161,34 +205,83 @@ class Direct:
 
         if spec.groups > 1:
             pack()
-            return scratch, packed_pitch
-        left = 0 - s["pad_left"]
-        inside = k.every(top >= 0, top + height <= s["in_h"], left >= 0, left + width <= s["in_w"])
+            return Source(scratch, top, width * self.pixel)
         with k.when(k.b.not_(inside)):
             pack()
-        image = x.at(((n * s["in_h"] + top) * s["in_w"] + left) * self.pixel)
-        return (
-            k.select(inside, image, scratch),
-            k.select(inside, s["in_w"] * self.pixel, packed_pitch),
-        )
+        there = image.at((top * s["in_w"] + left) * self.pixel)
+        pitch = k.select(inside, s["in_w"], width) * self.pixel
+        return Source(k.select(inside, there, scratch), top, pitch)
 
-    def _row(self, x: Ptr, n: Int, row: Int, group: Int, ob: Int, pitch: Int) -> None:
-        """One row of output pixels, or of windows, in tiles of nearly equal length."""
+    def _row(self, source: Source, n: Int, row: Int, group: Int, ob: Int) -> None:
+        """One row of output pixels, or of windows."""
         k, spec, s = self.k, self.spec, self.s
         taps = spec.kernel[0] * spec.kernel[1]
         w = k.buffer(W).at(
             s["w_offset"] + (group * self.blocks + ob) * (taps * spec.ci * self.block)
         )
-        channel = group * spec.co + ob * self.block
-        tiles = s["cols"].ceil_div(self.most)
-        length, longer = s["cols"] // tiles, s["cols"] % tiles
+        top = row * self.stride[0] - s["pad_top"]
+        place = Place(n, row, ob, group * spec.co + ob * self.block)
+        if spec.bordered:
+            self._tiles(place, k.int(0), s["cols"], source.line(top), w, source.pitch)
+            return
+        first, stop = self._met(top, 0)
+        x = source.line(top + first * spec.dilation[0])
+        w = w.at(first * (spec.kernel[1] * spec.ci * self.block))
+        if spec.cuts:
+            self._segments(place, x, w, source.pitch, stop - first)
+        else:
+            self._tiles(place, k.int(0), s["cols"], x, w, source.pitch, stop - first)
+
+    def _met(self, start: Int, axis: int) -> tuple[Int, Int]:
+        """The taps (from, to) along an axis that meet the image where the window begins there."""
+        size = self.s["in_w" if axis else "in_h"]
+        taps, step = self.spec.kernel[axis], self.spec.dilation[axis]
+        first, stop = (edge.max(0).ceil_div(step).min(taps) for edge in (0 - start, size - start))
+        return first, stop
+
+    def _segments(self, place: Place, x: Ptr, w: Ptr, pitch: Int, rows: Int) -> None:
+        """A row of output pixels, cut where a column of the kernel enters or leaves the image.
+
+        The window of pixel j begins in column c = j·sw − pl and meets the kernel columns
+        b0 … b1−1, until b0 − 1 enters, c ≥ −(b0 − 1)·dw, or b1 − 1 leaves, c ≥ in_w − (b1 − 1)·dw.
+        Either happens at most kw times.
+        """
+        k, spec, s = self.k, self.spec, self.s
+        stride, step, left = spec.stride[1], spec.dilation[1], s["pad_left"]
+
+        def segment(_: Int, carried: list[Any]) -> list[Any]:
+            j = Int(k, carried[0])
+            b0, b1 = self._met(j * stride - left, 1)
+            enters = (left - (b0 - 1) * step).ceil_div(stride)
+            leaves = (left + s["in_w"] - (b1 - 1) * step).ceil_div(stride)
+            stop = k.select(b0 > 0, enters, s["cols"]).min(k.select(b1 > 0, leaves, s["cols"]))
+            stop = stop.min(s["cols"])
+            xb = x.at((b0 * step - left) * self.pixel)
+            wb = w.at(b0 * (spec.ci * self.block))
+            with k.when(j < stop):
+                self._tiles(place, j, stop, xb, wb, pitch, rows, b1 - b0)
+            return [stop.ir]
+
+        k.fold(0, 2 * spec.kernel[1] + 1, [k.int(0).ir], segment)
+
+    def _tiles(
+        self, place: Place, start: Int, stop: Int, x: Ptr, w: Ptr, pitch: Int, *met: Int
+    ) -> None:
+        """Output pixels or windows start … stop−1 of a row, in tiles of nearly equal length.
+
+        `x` is what pixel 0 meets first, `met` the numbers of kernel rows, and of columns where
+        rows are cut, that meet the image.
+        """
+        k = self.k
+        tiles = (stop - start).ceil_div(self.most)
+        length, longer = (stop - start) // tiles, (stop - start) % tiles
         with k.loop(0, tiles) as t:
-            j = t * length + t.min(longer)
+            j = start + t * length + t.min(longer)
             count = k.select(t < longer, length + 1, length)
             xt = x.at(j * self.stride[1] * self.pixel)
-            yt, *before = self._places(n, row, j, channel)
-            args = (k.function.args[0], xt, w, yt, channel, pitch, *before)
-            self._tile(ob, count, args)
+            yt, *before = self._places(place.n, place.row, j, place.channel)
+            args = (k.function.args[0], xt, w, yt, place.channel, pitch, *met, *before)
+            self._tile(place.ob, count, args)
 
     def _places(self, n: Int, row: Int, j: Int, channel: Int) -> list[Int]:
         """Where in y a tile goes; with pooling also where in what is pooled, and its row pitch."""
@@ -223,26 +316,31 @@ class Direct:
         return [self._body(rows, tail) for rows in range(1, self.most + 1)]
 
     def _body(self, rows: int, tail: bool) -> Any:
-        """tile(buffers, x, w, y offset, channel, pitch) for `rows` output pixels or windows.
+        """tile(buffers, x, w, y offset, channel, pitch, met …) for `rows` outputs or windows.
 
-        With pooling also the offset and row pitch of what is pooled.
+        Instead of what is met, with pooling the offset and row pitch of what is pooled.
         """
         spec, pools = self.spec, self.window > 1
+        more = 2 if pools or spec.cuts else int(not spec.bordered)
         name = f"tile{rows}{'_tail' if tail else ''}"
-        k = self.k.unit.function(name, [PTR, PTR, PTR, *[I64] * (5 if pools else 3)])
+        k = self.k.unit.function(name, [PTR, PTR, PTR, *[I64] * (3 + more)])
         x, w = Ptr(k, k.function.args[1]), Ptr(k, k.function.args[2])
-        offset, channel, pitch, *before = (Int(k, a) for a in k.function.args[3:])
+        offset, channel, pitch, *last = (Int(k, a) for a in k.function.args[3:])
         width = self.rest if tail else self.block
         cols = -(-width // k.lanes)
         lanes_on = vec.mask(k, width % k.lanes) if width % k.lanes else None
         if pools:
-            target = (offset, channel, *before)
+            target = (offset, channel, *last)
             self._windows(k, (x, w, pitch), target, rows, cols, lanes_on)
             k.finish()
             return k.function
         accs = zeros(k, rows, cols)
         if 0 not in spec.kernel:
-            accs = self._taps(k, x, w, accs, rows, cols, pitch)
+            most = [k.int(taps) for taps in spec.kernel]
+            down, across = (*last, *most[len(last) :])
+            sums = partial(self.taps.sum, k, (x, w, pitch), (down, across), rows, cols)
+            nothing = down.min(across).equals(0)
+            accs = k.start_or(nothing, accs[0], sums) if last else sums()
         apply_epilogue(
             k,
             spec.epilogue,
@@ -270,10 +368,11 @@ class Direct:
     ) -> None:
         """`rows` windows: the maxima of their first row of pixels wait on the stack."""
         spec, (x, w, pitch), (offset, channel, before, line) = self.spec, source, target
+        met = (k.int(spec.kernel[0]), k.int(spec.kernel[1]))
         y, kept = k.buffer(Y).at(offset), k.stack(rows * cols * k.lanes)
         for a in range(2):
             xa = x.at(pitch * (a * spec.stride[0]))
-            accs = self._taps(k, xa, w, zeros(k, 2 * rows, cols), 2 * rows, cols, pitch)
+            accs = self.taps.sum(k, (xa, w, pitch), met, 2 * rows, cols)
             finish = finishing(
                 k,
                 spec.epilogue,
@@ -295,58 +394,3 @@ class Direct:
                         store(k, most, y.at(r * self.channels + c * k.lanes), on)
                     else:
                         vec.store(k, most, place)
-
-    def _taps(
-        self, k: Kernel, x: Ptr, w: Ptr, accs: list[Any], rows: int, cols: int, pitch: Int
-    ) -> list[Any]:
-        """All taps: kernel rows outside, then one contiguous run of kw·ci (ci where dilated).
-
-        Rows of many products are summed up one by one and then added: a sum of kh sums loses √kh
-        times less to rounding than one long sum.
-        """
-        spec = self.spec
-        joined = spec.dilation[1] == 1
-        length = spec.ci * (spec.kernel[1] if joined else 1)
-        steps = 1 if joined else spec.kernel[1]
-
-        def kernel_row(a: Int, accs: list[Any]) -> list[Any]:
-            xa = x.at(a * spec.dilation[0] * pitch)
-            wa = w.at(a * (spec.kernel[1] * spec.ci * self.block))
-
-            def run(b: Int, accs: list[Any]) -> list[Any]:
-                return multiply_run(
-                    k,
-                    xa.at(b * (spec.dilation[1] * self.pixel)),
-                    wa.at(b * (spec.ci * self.block)),
-                    accs,
-                    rows=rows,
-                    cols=cols,
-                    length=length,
-                    row_stride=spec.stride[1] * self.pixel,
-                    block=self.block,
-                )
-
-            return (
-                run(k.int(0), accs)
-                if steps == 1
-                else k.fold(0, steps, accs, run, at_least_once=True)
-            )
-
-        if spec.kernel[0] == 1:
-            return kernel_row(k.int(0), accs)
-        if length * steps >= LONG_ROW:
-            return self._added(k, kernel_row, accs)
-        return k.fold(0, spec.kernel[0], accs, kernel_row, at_least_once=True)
-
-    def _added(
-        self, k: Kernel, kernel_row: Callable[[Int, list[Any]], list[Any]], nothing: list[Any]
-    ) -> list[Any]:
-        """The sums of all kernel rows; the total waits on the stack meanwhile."""
-        total = k.stack(len(nothing) * k.lanes)
-        places = [total.at(i * k.lanes) for i in range(len(nothing))]
-        for place, value in zip(places, nothing, strict=True):
-            vec.store(k, value, place)
-        with k.loop(0, self.spec.kernel[0]) as a:
-            for place, value in zip(places, kernel_row(a, nothing), strict=True):
-                vec.store(k, k.b.fadd(vec.load(k, place), value), place)
-        return [vec.load(k, place) for place in places]

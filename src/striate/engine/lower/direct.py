@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
+
 from striate.arith.conv import ConvShape
-from striate.engine.lower.context import GOOD_BALANCE, POOLED, SCRATCH_FILL, Lowering, balanced
+from striate.engine.lower.context import GOOD_BALANCE, POOLED, SCRATCH_FILL, Lowering
 from striate.kernels.direct import DirectConv
 from striate.kernels.epilogue import Epilogue
 from striate.kernels.gemm import ALIASING_BYTES
@@ -92,11 +95,12 @@ def _direct(
     padding: tuple[int, int],
     whole: tuple[int, int],
     offset: tuple[int, int],
-    weights: int,
+    first: int,
 ) -> None:
     """`image`: size of the input; `rows`: size of what is computed; `whole`: of the output.
 
-    With pooling `rows` counts windows, and `whole` is the size of what is pooled.
+    `first` is where in the weights those of this convolution begin. With pooling `rows` counts
+    windows, and `whole` is the size of what is pooled.
     """
     pixels = 2 if spec.epilogue.pool else 1
 
@@ -104,38 +108,82 @@ def _direct(
         steps = (count * pixels - 1) * spec.stride[axis]
         return max(0, steps + (spec.kernel[axis] - 1) * spec.dilation[axis] + 1)
 
-    def scratch_of(block: int) -> int:
+    def copied(block: int) -> int:
+        """Elements of the bordered copy for so many rows of results."""
         return reach(block, 0) * reach(rows[1], 1) * spec.ci + SCRATCH_FILL
 
-    blocks = -(-spec.co // low.machine.block(spec.co))
+    block = low.machine.block(spec.co)
+    blocks = -(-spec.co // block)
+    weights = spec.groups * blocks * block * spec.ci * spec.kernel[0] * spec.kernel[1]
+    room = _room(4 * weights // (spec.groups * blocks), low.machine.l2_bytes)
     row_block, chunks = choose_rows(
         n * spec.groups,
         rows[0],
         blocks,
         low.threads,
-        lambda block: scratch_of(block) * 4 <= low.machine.l2_bytes // 4,
+        lambda block: 4 * copied(block) <= room,
+        blocks_first=weights > n * image[0] * image[1] * spec.ci * spec.groups,
     )
-    scratch = scratch_of(row_block)
-    sizes = (n, *image, *rows, *padding, *whole, *offset, row_block, chunks, weights, scratch)
+    scratch = 0 if spec.cuts else copied(row_block)
+    sizes = (n, *image, *rows, *padding, *whole, *offset, row_block, chunks, first, scratch)
     kernel = "×".join(map(str, spec.kernel))
     label = f"conv {kernel} {spec.ci}→{spec.co}" + (f" groups={spec.groups}" * (spec.groups > 1))
     label += POOLED * spec.epilogue.pool
     low.step(spec, slots, sizes, writes=[slots[2]], label=label, scratch=scratch)
 
 
-def choose_rows(images: int, rows: int, blocks: int, threads: int, fits: object) -> tuple[int, int]:
-    """(output rows of a unit, chunks of output blocks): as many rows as fit, work for everyone."""
-    assert callable(fits)
+def _room(weights: int, l2: int) -> int:
+    """Bytes that the inputs of a unit may take, from those of the weights of an output block.
+
+    A quarter of L2, so that the weights stay there while all rows meet them. Where these fill
+    more than half of it by themselves, inputs come from further away whatever their number, and
+    units of more rows read the weights of all blocks less often.
+    """
+    return l2 // 4 if weights <= l2 // 2 else max(l2 // 4, weights)
+
+
+def choose_rows(
+    images: int,
+    rows: int,
+    blocks: int,
+    threads: int,
+    fits: Callable[[int], bool],
+    *,
+    blocks_first: bool = False,
+) -> tuple[int, int]:
+    """(output rows of a unit, chunks of output blocks): as many rows as fit, work for everyone.
+
+    Rows are split before output blocks; with `blocks_first`, where weights are more to read than
+    inputs, output blocks before rows.
+    """
     most = next((r for r in range(rows, 0, -1) if fits(r)), 1)
-    best, best_score = (most, 1), -1.0
-    for chunks in (c for c in (1, 2, 4, 8, 16, 32) if c <= blocks):
-        for split in range(-(-rows // most), -(-rows // most) + 2 * threads):
-            row_block = -(-rows // split)
-            score = balanced(images * -(-rows // row_block) * chunks, threads)
-            if score >= GOOD_BALANCE:
-                return row_block, chunks
-            if score > best_score:
-                best, best_score = (row_block, chunks), score
-            if row_block == 1:
-                break
-    return best
+    splits = range(-(-rows // most), min(rows, -(-rows // most) + 2 * threads - 1) + 1)
+    row_blocks = list(dict.fromkeys(-(-rows // split) for split in splits))
+    counts = [c for c in (1, 2, 4, 8, 16, 32) if c <= blocks]
+    ways = [(r, c) for c in counts for r in row_blocks]
+    if blocks_first:
+        ways = [(r, c) for r in row_blocks for c in counts]
+    scores = [dealt(images, rows, blocks, *way, threads) for way in ways]
+    good = (way for way, score in zip(ways, scores, strict=True) if score >= GOOD_BALANCE)
+    return next(good, ways[scores.index(max(scores))])
+
+
+def dealt(images: int, rows: int, blocks: int, row_block: int, chunks: int, threads: int) -> float:
+    """Share of the threads' time that is used; a unit takes as long as it has rows · blocks.
+
+    Units lie as the kernel counts them, and each thread takes a contiguous share of their number.
+    An empty batch counts as well dealt out.
+    """
+    row_blocks = -(-rows // row_block)
+    units = images * row_blocks * chunks
+
+    def before(unit: int) -> int:
+        """Work of all units before this one."""
+        rest, chunk = divmod(unit, chunks)
+        image, begun = rest // row_blocks, rest % row_blocks * row_block
+        here = min(row_block, rows - begun) * (blocks * chunk // chunks)
+        return (image * rows + begun) * blocks + here
+
+    ends = [before(units * thread // threads) for thread in range(threads + 1)]
+    longest = max(end - start for start, end in pairwise(ends))
+    return ends[-1] / (threads * longest) if units else 1.0
