@@ -221,3 +221,10 @@ def test_a_verdict_is_the_same_for_any_epilogue(measured):
     Residual().eval()(x)
     nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1).eval()(x)
     assert len(measured) == 1
+
+
+def test_a_verdict_reads_as_it_was_kept(tmp_path):
+    path, verdict = tmp_path / "verdict.json", Verdict(2, {2: 4.81499999e-5, 4: 1 / 3})
+    kept = tune.keep(path, "a layer", verdict)
+    assert kept == tune.read(path)
+    assert str(kept.seconds[2]) == "4.815e-05"

@@ -6,9 +6,7 @@ this process; their results do not depend on either thread count or batch.
 
 from __future__ import annotations
 
-import contextlib
-import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from striate.engine.memory import Footprint, footprint_of
 from striate.engine.options import DEFAULT, Options
@@ -19,6 +17,7 @@ from striate.engine.program import Program
 from striate.engine.run import Executable
 from striate.engine.tune import timer
 from striate.graph import Graph
+from striate.jit import collector
 from striate.jit.load import CacheInfo, cache_info
 from striate.jit.pool import get_num_threads, set_num_threads
 from striate.jit.target import machine
@@ -78,7 +77,7 @@ def _plan(
     checkpoint: bool = False,
     threads: int | None = None,
 ) -> Program:
-    with _collector_paused():
+    with collector.paused():
         return plan(
             graph,
             machine(),
@@ -88,21 +87,6 @@ def _plan(
             timer=timer(graph, machine(), options, training=training or bool(graph.assigns)),
             checkpoint=checkpoint,
         )
-
-
-@contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Inside, nobody looks for cycles: a plan makes thousands of records and hardly any garbage.
-
-    A sixth of the time of a plan would go into walking over all that the process holds.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def footprint(

@@ -185,8 +185,12 @@ def read(path: Path) -> Verdict | None:
 
 
 def keep(path: Path, what: str, verdict: Verdict) -> Verdict:
-    """Write a verdict unless another process was first; returns the one that counts."""
-    seconds = {NAMES[tile]: round(value, 9) for tile, value in verdict.seconds.items()}
+    """Write a verdict unless another process was first; returns the one that counts.
+
+    To the nanosecond, so that it reads the same from the file.
+    """
+    verdict = Verdict(verdict.tile, {t: round(value, 9) for t, value in verdict.seconds.items()})
+    seconds = {NAMES[tile]: value for tile, value in verdict.seconds.items()}
     content = {"what": what, "better": NAMES[verdict.tile], "seconds": seconds}
     temporary = None
     try:

@@ -12,7 +12,9 @@ from typing import Any
 
 from striate.arith.machine import Machine
 from striate.errors import CompileError
+from striate.jit import collector
 from striate.jit.target import llvm, llvm_for_every_machine
+from striate.kernels.spec import KernelSpec
 
 
 @functools.lru_cache(maxsize=8)
@@ -48,8 +50,15 @@ def _optimised(text: str, machine: Machine) -> Any:
     return module
 
 
+def kernel_code(spec: KernelSpec, machine: Machine) -> bytes:
+    """Relocatable object file of one kernel, or of the runner."""
+    with collector.paused():
+        text = spec.emit(machine)
+    return object_code(text, machine)
+
+
 def object_code(text: str, machine: Machine) -> bytes:
-    """Relocatable object file of one kernel."""
+    """Relocatable object file of one module's text."""
     return bytes(target_machine(machine).emit_object(_optimised(text, machine)))
 
 

@@ -30,12 +30,15 @@ PATIENCE = 60.0
 def object_codes(specs: Sequence[KernelSpec], machine: Machine, processes: int) -> list[bytes]:
     """Object files of these kernels, made by up to `processes` processes, this one among them.
 
-    Raises what `object_code` raises for a kernel that cannot be compiled.
+    Raises what `kernel_code` raises for a kernel that cannot be compiled.
     """
-    from striate.jit.compile import object_code
+    from striate.jit.compile import kernel_code
 
-    # A long description is a long kernel, as a rule: the longest first, so that all end together.
-    waiting = deque(sorted(range(len(specs)), key=lambda i: -len(repr(specs[i]))))
+    # The longest first, so that all end together. A long description is a long kernel, as a rule;
+    # but all that has a filtering unrolls the transforms of Winograd's method.
+    named = [repr(spec) for spec in specs]
+    order = sorted(range(len(specs)), key=lambda i: ("filtering=" not in named[i], -len(named[i])))
+    waiting = deque(order)
     done: dict[int, bytes] = {}
     count = min(processes, len(specs) // KERNELS_FOR_A_PROCESS) - 1 if _startable() else 0
     helpers = [_Helper(specs, machine, waiting, done) for _ in range(count)]
@@ -47,7 +50,7 @@ def object_codes(specs: Sequence[KernelSpec], machine: Machine, processes: int) 
                 i = waiting.popleft()
             except IndexError:
                 break
-            done[i] = object_code(specs[i].emit(machine), machine)
+            done[i] = kernel_code(specs[i], machine)
         for helper in helpers:
             helper.wait(PATIENCE)
     finally:
@@ -55,7 +58,7 @@ def object_codes(specs: Sequence[KernelSpec], machine: Machine, processes: int) 
             helper.end()
     for i in range(len(specs)):
         if i not in done:
-            done[i] = object_code(specs[i].emit(machine), machine)
+            done[i] = kernel_code(specs[i], machine)
     return [done[i] for i in range(len(specs))]
 
 

@@ -98,9 +98,9 @@ def _object(spec: KernelSpec | Runner, identity: str, target: Machine) -> bytes:
     if content is not None:
         _counts["loaded"] += 1
         return content
-    from striate.jit.compile import object_code
+    from striate.jit.compile import kernel_code
 
-    content = object_code(spec.emit(target), target)
+    content = kernel_code(spec, target)
     _counts["compiled"] += 1
     cache.write(name, content)
     return content

@@ -39,13 +39,13 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the asking process, which ends us
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever else is printed must not lie between the answers
-    from striate.jit.compile import object_code
+    from striate.jit.compile import kernel_code
 
     while (request := receive(sys.stdin.buffer)) is not None:
         try:
             # The request comes from the process that started this one.
             spec, machine = pickle.loads(request)  # noqa: S301
-            answer = DONE + object_code(spec.emit(machine), machine)
+            answer = DONE + kernel_code(spec, machine)
         except Exception:  # noqa: BLE001  # the asking process meets it too, and raises it
             answer = FAILED
         send(answers, answer)
