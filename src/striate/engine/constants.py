@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from striate.engine.arena import ALIGNMENT, Block
+from striate.engine.arena import Block
 from striate.graph.ops.leaf import Const, ParamLeaf
 from striate.graph.ops.random import RandomUniform
 from striate.graph.value import Graph, Node, Param
@@ -61,11 +60,10 @@ class Constant:
 
 
 class Content:
-    """Where one constant lies, and the versions for which it was computed (None: not yet)."""
+    """Memory of one constant, and the versions for which it was computed (None: not yet)."""
 
-    def __init__(self, block: Block, offset: int) -> None:
-        self.block = block
-        self.address = block.address + offset
+    def __init__(self, size: int) -> None:
+        self.block = Block(size)
         self.stamp: tuple[int, ...] | None = None
 
 
@@ -77,21 +75,11 @@ _contents: weakref.WeakValueDictionary[tuple[Interned, int], Content] = (
 )
 
 
-def contents_of(wanted: Mapping[int, tuple[Constant, int]]) -> dict[int, Content]:
-    """The shared memory of constants of so many bytes.
-
-    Those that are not there yet get one block: a system gives large memory in large pages, which
-    are quick to get.
-    """
+def content_of(constant: Constant, size: int) -> Content:
+    """The shared memory of a constant of `size` bytes."""
     with _lock:
-        keys = {number: (constant.key, size) for number, (constant, size) in wanted.items()}
-        contents = {key: _contents[key] for key in keys.values() if key in _contents}
-        places, total = {}, 0
-        for key in dict.fromkeys(keys.values()):
-            if key not in contents:
-                places[key], total = total, total + -(-key[1] // ALIGNMENT) * ALIGNMENT
-        block = Block(total)
-        made = {key: Content(block, offset) for key, offset in places.items()}
-        _contents.update(made)
-        contents.update(made)
-        return {number: contents[key] for number, key in keys.items()}
+        key = (constant.key, size)
+        found = _contents.get(key)
+        if found is None:
+            found = _contents[key] = Content(size)
+        return found

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from striate.engine import arena, constants
-from striate.engine.constants import contents_of
+from striate.engine.constants import Content, content_of
 from striate.engine.program import SCRATCH, Program, Step, Task
 from striate.engine.stopwatch import Stopwatch
 from striate.errors import ShapeError
@@ -95,11 +95,12 @@ class Executable:
         for b in buffers.values():
             if b.param is not None:
                 self._memory[b.id] = b.param.buffer.ctypes.data
-        self._contents = contents_of(
-            {n: (constant, 4 * buffers[n].elements) for n, constant in program.kept.items()}
-        )
+        self._contents: dict[int, Content] = {
+            number: content_of(constant, 4 * buffers[number].elements)
+            for number, constant in program.kept.items()
+        }
         for number, content in self._contents.items():
-            self._memory[number] = content.address
+            self._memory[number] = content.block.address
         offsets = {**program.offsets, **program.constant_offsets}
         self._arena_ids = np.array(list(offsets), np.int64)
         self._arena_offsets = np.array(list(offsets.values()), np.int64)

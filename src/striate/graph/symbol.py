@@ -6,7 +6,6 @@ immutable.
 
 from __future__ import annotations
 
-import functools
 import math
 import operator
 import threading
@@ -104,11 +103,7 @@ class Node:
     scope: str
 
     def outputs(self) -> tuple[Value, ...]:
-        """A value for each output."""
-        return self._outputs
-
-    @functools.cached_property
-    def _outputs(self) -> tuple[Value, ...]:
+        """A value for each output. None is kept: with cycles, old graphs would wait for `gc`."""
         return tuple(Value(self, i) for i in range(len(self.types)))
 
     def __repr__(self) -> str:
