@@ -28,7 +28,7 @@ from tests.conv_oracle import (
     run_steps,
 )
 from tests.kernel_call import assembly, calls, isa  # noqa: F401
-from tests.machine_code import fmas, functions, inner_loops, on_stack
+from tests.machine_code import fmas, functions, inner_loops, on_stack, steps_of_a_round
 
 X, W, Y, OPERANDS = 1, 2, 3, 4
 # relu(y · a + b) · c with a factor a channel, a summand an element and one number
@@ -378,9 +378,10 @@ def test_inner_loop_is_the_tile_and_nothing_spills(name, ci, dilation):
     assert set(calls(text)) <= functions(text)
     for rows in range(1, machine.rows + 1):
         products = rows * machine.cols
+        one = products * steps_of_a_round(machine, rows)
         loops = inner_loops(text, f"tile{rows}")
         few = ci == LONG_ROW and products < IN_FLIGHT
-        assert [fmas(loop) for loop in loops] == ([2 * products, products] if few else [products])
+        assert [fmas(loop) for loop in loops] == ([2 * one, one] if few else [one])
         for loop in loops:
             assert on_stack(loop) == []
             assert not {"call", "callq", "bl", "blr"} & {line.split()[0] for line in loop}

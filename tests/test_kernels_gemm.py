@@ -21,7 +21,7 @@ from striate.kernels.gemm import Gemm
 from striate.kernels.prologue import Prologue
 from tests.conv_oracle import assert_sums, integers, run_steps
 from tests.kernel_call import assembly, calls, isa  # noqa: F401
-from tests.machine_code import fmas, functions, inner_loops, on_stack
+from tests.machine_code import fmas, functions, inner_loops, on_stack, steps_of_a_round
 
 X, W, Y, OPERANDS = 1, 2, 3, 4
 # 512 inputs a row are 2 KiB: such panels are copied to rows of another pitch
@@ -243,5 +243,6 @@ def test_inner_loop_is_the_tile_and_nothing_spills(name, epilogue):
     text = assembly(Gemm(64, 64, epilogue), name)
     assert set(calls(text)) <= functions(text)
     (loop,) = inner_loops(text, f"tile{machine.rows}")
-    assert fmas(loop) == machine.rows * machine.cols
+    steps = steps_of_a_round(machine, machine.rows)
+    assert fmas(loop) == steps * machine.rows * machine.cols
     assert on_stack(loop) == []

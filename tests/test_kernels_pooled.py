@@ -25,7 +25,7 @@ from striate.kernels.gemm import Gemm
 from striate.kernels.winograd import Winograd
 from tests.conv_oracle import nchw, nhwc, run_steps
 from tests.kernel_call import assembly, calls, isa, same_bits  # noqa: F401
-from tests.machine_code import fmas, functions, inner_loops, on_stack
+from tests.machine_code import fmas, functions, inner_loops, on_stack, steps_of_a_round
 
 SAME = Conv2d(padding=((1, 1), (1, 1)))
 PLAIN = (Expr.identity(), ())
@@ -160,7 +160,8 @@ def test_code_for_every_machine(isa_):
         assert set(calls(text)) <= functions(text)
         if spec is direct:
             loops = inner_loops(text, f"tile{machine.rows // 2}")
-            assert [fmas(loop) for loop in loops] == [machine.rows * machine.cols] * 2
+            products = machine.rows * machine.cols * steps_of_a_round(machine, machine.rows)
+            assert [fmas(loop) for loop in loops] == [products] * 2
             assert all(on_stack(loop) == [] for loop in loops)
 
 

@@ -258,6 +258,10 @@ class Kernel:
         """Call another function of this unit."""
         return self.b.call(function, [_raw(a) for a in args])
 
+    def fence(self) -> None:
+        """A bound that the compiler moves no load or store across; no instruction."""
+        self.b.fence("acq_rel", "singlethread")
+
     def finish(self) -> None:
         """Return from the function."""
         self.b.ret_void()

@@ -25,7 +25,7 @@ from striate.arith.machine import Machine
 from striate.ir import vec
 from striate.ir.kernel import I64, PTR, Int, Kernel, Ptr, Unit
 from striate.kernels.epilogue import Epilogue, apply_epilogue, fetch_tile
-from striate.kernels.micro import Ahead, dispatch, multiply_run, zeros
+from striate.kernels.micro import LINE, Ahead, dispatch, multiply_run, zeros
 from striate.kernels.prologue import AS_THEY_ARE, Prologue, panel_function
 from striate.kernels.spec import symbol
 
@@ -214,4 +214,5 @@ class _Build:
         """What a tile of so many rows fetches: weights, or `inputs` where their place is known."""
         if rows == 1:
             return Ahead(w.at(FURTHER), self.block, into=2)
-        return Ahead(inputs[0], into=2) if inputs else None
+        every = 1 << (LINE // rows).bit_length() - 1
+        return Ahead(inputs[0], LINE // every, into=2, every=every) if inputs else None

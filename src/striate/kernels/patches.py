@@ -11,6 +11,7 @@ together from the s rows in one vector, by loads that leave each other's lanes a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -59,6 +60,11 @@ class Sums:
     def count(self) -> int:
         """How many."""
         return partial_sums(self.depth)
+
+    @property
+    def unit(self) -> int:
+        """What divides the numbers of channels of all of them."""
+        return math.gcd(LINE, self.depth)
 
     def start(self, i: Int) -> Int:
         """First channel of partial sum i."""

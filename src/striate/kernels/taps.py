@@ -13,7 +13,7 @@ from typing import Any
 
 from striate.ir import vec
 from striate.ir.kernel import Int, Kernel, Ptr
-from striate.kernels.micro import multiply_step, zeros
+from striate.kernels.micro import in_rounds, multiply_step, steps_together, zeros
 
 LONG_ROW = 512  # products of a kernel row; adding it to the total costs less than a hundredth
 IN_FLIGHT = 8  # multiply-adds that two units of four cycles have under way
@@ -74,7 +74,8 @@ class Taps:
         tile, pixel = rows * cols, self.stride[1] * self.pixel
 
         def column(b: Int, accs: list[Any]) -> list[Any]:
-            def step(i: Int, accs: list[Any]) -> list[Any]:
+            def step(first: Int, u: int, accs: list[Any]) -> list[Any]:
+                i = first + u
                 out: list[Any] = []
                 for t, (x, w) in enumerate(starts):
                     xi = x.at(b * (self.dilation[1] * self.pixel) + i)
@@ -83,7 +84,7 @@ class Taps:
                     out += multiply_step(k, xi, wi, own, rows, cols, pixel)
                 return out
 
-            return k.fold(0, length, accs, step, at_least_once=True)
+            return in_rounds(k, length, accs, step, steps_together(k, rows, cols))
 
         if joined or self.kernel[1] == 1:
             return column(k.int(0), accs)

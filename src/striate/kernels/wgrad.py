@@ -23,6 +23,7 @@ from striate.arith.machine import Machine
 from striate.ir import vec
 from striate.ir.kernel import I1, I64, PTR, Int, Kernel, Ptr, Unit
 from striate.kernels.border import Border
+from striate.kernels.micro import in_rounds, steps_together
 from striate.kernels.span import load
 from striate.kernels.spec import symbol
 
@@ -213,6 +214,7 @@ class _Build:
             for i in range(length)
         ]
         accs = self._start(k, places, cols, on, k.function.args[9])
+        rounds = steps_together(k, together * length, cols)
 
         def image(n: Int, accs: list[Any]) -> list[Any]:
             def row(r: Int, accs: list[Any]) -> list[Any]:
@@ -220,10 +222,10 @@ class _Build:
                 dr = dy.at(n * dy_pitch + r * columns * (spec.co * spec.groups))
                 starts = [xr.at(pitch * (a * spec.dilation[0])) for a in range(together)]
 
-                def pixel(j: Int, accs: list[Any]) -> list[Any]:
-                    return self._pixel(k, starts, dr, j, accs, length, cols, on)
+                def pixel(j: Int, u: int, accs: list[Any]) -> list[Any]:
+                    return self._pixel(k, starts, dr, j + u, accs, length, cols, on)
 
-                return k.fold(0, columns, accs, pixel, at_least_once=True)
+                return in_rounds(k, columns, accs, pixel, rounds)
 
             return k.fold(0, rows, accs, row, at_least_once=True)
 

@@ -22,6 +22,7 @@ from striate.arith.machine import Machine
 from striate.ir import vec
 from striate.ir.kernel import I1, I64, PTR, Int, Kernel, Ptr, Unit
 from striate.kernels.linear import combine
+from striate.kernels.micro import in_rounds, steps_together
 from striate.kernels.patches import Grid, Patches, pitch_of, step_of
 from striate.kernels.span import load, store
 from striate.kernels.spec import symbol
@@ -210,7 +211,8 @@ class _Build:
             for c in range(cols)
         ]
 
-        def tile(t: Int, accs: list[Any]) -> list[Any]:
+        def tile(first: Int, u: int, accs: list[Any]) -> list[Any]:
+            t = first + u
             gradients = [vec.load(k, z.at(t * self.width).at(c * k.lanes)) for c in range(cols)]
             out = list(accs)
             for i in range(length):
@@ -220,7 +222,7 @@ class _Build:
             return out
 
         start = k.start_or(fresh, vec.constant(k, 0.0), lambda: [load(k, *p) for p in places])
-        accs = k.fold(0, count, start, tile, at_least_once=True)
+        accs = in_rounds(k, count, start, tile, steps_together(k, length, cols))
         for acc, (place, on) in zip(accs, places, strict=True):
             store(k, acc, place, on)
         k.finish()

@@ -218,6 +218,7 @@ class Products:
                 length=length,
                 row_stride=self.pitch,
                 block=self.width,
+                multiple=self.sums.unit,
                 ahead=Ahead(ahead.at((start - before) * line), line),
             )
 
