@@ -180,11 +180,17 @@ def test_random_products(m, ci, co, threads):
     np.testing.assert_array_equal(run_planned(Conv2d(), x, w, threads), x @ w.T)
 
 
-@given(st.integers(1, 3000), st.integers(1, 40), st.sampled_from([6, 14]), st.integers(1, 16))
+@given(
+    st.integers(1, 3000),
+    st.integers(1, 40),
+    st.sampled_from([6, 14]),
+    st.integers(1, 16),
+    st.integers(1, 16),
+)
 @settings(max_examples=300, deadline=None, derandomize=True)
-def test_panels_cover_all_rows_and_no_chunk_is_empty(m, blocks, rows, threads):
-    panel, chunks = choose_panel(m, blocks, rows, threads)
-    assert 1 <= panel <= 4 * rows
+def test_panels_cover_all_rows_and_no_chunk_is_empty(m, blocks, rows, threads, most):
+    panel, chunks = choose_panel(m, blocks, rows, threads, most)
+    assert 1 <= panel <= most * rows
     assert 1 <= chunks <= blocks
 
 

@@ -11,9 +11,10 @@ Rows whose distance is a multiple of 2 KiB fall into the same few sets of an L1 
 rows one vector longer. So are panels that a prologue changes, or whose pixels a stride picks.
 
 While a tile is computed, the next inputs and the places of its results are fetched into L2: of a
-large batch they come from memory, which the first products of a tile would wait for. A tile of one
+large batch they come from memory, which the first products of a tile would wait for. Of weights
+that L2 does not hold, the tiles of an output block fetch those of the next block. A tile of one
 row, as of a dense layer for one image, reads weights faster than they come: it fetches those
-16 KB further on instead.
+16 KB further on.
 """
 
 from __future__ import annotations
@@ -79,6 +80,11 @@ class Gemm:
         return unit.text()
 
 
+def near(ci: int, co: int, machine: Machine) -> bool:
+    """Whether half of L2 holds the weights."""
+    return 4 * ci * co <= machine.l2_bytes // 2
+
+
 class _Build:
     def __init__(self, spec: Gemm, k: Kernel) -> None:
         self.spec, self.k = spec, k
@@ -88,7 +94,7 @@ class _Build:
         self.blocks = self.whole + (self.rest > 0)
         # Weights that half of L2 holds are read again for each tile of rows, so that results
         # leave in the order of memory; larger ones are read once for a panel.
-        self.rows_first = 4 * spec.ci * spec.co <= k.machine.l2_bytes // 2
+        self.rows_first = near(spec.ci, spec.co, k.machine)
 
     def build(self) -> None:
         k, spec = self.k, self.spec
@@ -121,7 +127,8 @@ class _Build:
                 channel = ob * self.block
                 place = (first + j) * spec.epilogue.pixel(spec.co) + channel
                 wb = w.at(ob * (spec.ci * self.block))
-                ahead = self._ahead(x, first + j, s["panel"] if spec.packed else rows)
+                inputs = x.at((first + j + (s["panel"] if spec.packed else rows)) * spec.row)
+                ahead = self._ahead(inputs, wb, t, ob.equals(begin))
                 args = (k.function.args[0], xp.at(j * spec.pitch), wb, place, channel, *ahead)
                 self._tile(bodies, ob, rows, args)
 
@@ -148,13 +155,20 @@ class _Build:
             to = scratch.at(r * spec.pitch)
             k.call(copy, k.function.args[0], to, x.at(pixel * spec.row), k.int(1))
 
-    def _ahead(self, x: Ptr, row: Int, further: Int) -> tuple[Ptr, ...]:
-        """The inputs that are fetched while a tile from `row` on is computed.
+    def _ahead(self, inputs: Ptr, w: Ptr, t: Int, first: Any) -> tuple[Ptr, ...]:
+        """What tile t of the output block whose weights are `w` fetches: inputs or weights.
 
-        They are those of the next tile, or where panels are copied, of the next panel. Pixels
-        that a stride picks do not lie in a row and are left to themselves.
+        Inputs are those of the next tile, or where panels are copied, of the next panel. Pixels
+        that a stride picks do not lie in a row and are left to themselves. Where blocks come one
+        after another, only the `first` has inputs to fetch; the tiles of the others fetch the
+        weights of the next block, half of them each.
         """
-        return (x.at((row + further) * self.spec.row),) if self.spec.stride == (1, 1) else ()
+        strided = self.spec.stride != (1, 1)
+        if self.rows_first:
+            return () if strided else (inputs,)
+        whole = self.spec.ci * self.block
+        weights = w.at(whole).at(t % 2 * (whole // 2))
+        return (weights if strided else self.k.select(first, inputs, weights),)
 
     def _tile(
         self, bodies: dict[bool, list[Any]], ob: Int, rows: Int, args: tuple[Any, ...]
@@ -177,7 +191,7 @@ class _Build:
         """tile(buffers, x, w, y offset, channel, ahead) for `rows` rows; see `_ahead`."""
         spec = self.spec
         name = f"tile{rows}{'_tail' if tail else ''}"
-        fetched = [PTR] if spec.stride == (1, 1) else []
+        fetched = [PTR] if spec.stride == (1, 1) or not self.rows_first else []
         k = self.k.unit.function(name, [PTR, PTR, PTR, I64, I64, *fetched])
         x, w = Ptr(k, k.function.args[1]), Ptr(k, k.function.args[2])
         offset, channel = (Int(k, a) for a in k.function.args[3:5])
@@ -210,9 +224,9 @@ class _Build:
         k.finish()
         return k.function
 
-    def _fetched(self, w: Ptr, rows: int, inputs: list[Ptr]) -> Ahead | None:
-        """What a tile of so many rows fetches: weights, or `inputs` where their place is known."""
+    def _fetched(self, w: Ptr, rows: int, ahead: list[Ptr]) -> Ahead | None:
+        """What a tile of so many rows fetches: its weights, or what `_ahead` says."""
         if rows == 1:
             return Ahead(w.at(FURTHER), self.block, into=2)
         every = 1 << (LINE // rows).bit_length() - 1
-        return Ahead(inputs[0], LINE // every, into=2, every=every) if inputs else None
+        return Ahead(ahead[0], LINE // every, into=2, every=every) if ahead else None
