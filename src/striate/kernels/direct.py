@@ -39,7 +39,7 @@ from striate.arith.machine import Machine
 from striate.ir import vec
 from striate.ir.kernel import I64, PTR, Int, Kernel, Ptr, Unit
 from striate.kernels.border import Border, Source
-from striate.kernels.epilogue import Epilogue, apply_epilogue, finishing
+from striate.kernels.epilogue import Epilogue, apply_epilogue, fetch_tile, finishing
 from striate.kernels.maxpool import larger
 from striate.kernels.micro import dispatch, zeros
 from striate.kernels.span import store
@@ -329,11 +329,19 @@ class Direct:
         width = self.rest if tail else self.block
         cols = -(-width // k.lanes)
         lanes_on = vec.mask(k, width % k.lanes) if width % k.lanes else None
+        place: dict[str, Any] = {
+            "offset": offset,
+            "row_step": spec.step[1] * self.channels,
+            "y": Y,
+            "operands": OPERANDS,
+        }
         if pools:
             target = (offset, channel, *last)
             self._windows(k, (x, w, pitch), target, rows, cols, lanes_on)
             k.finish()
             return k.function
+        if spec.bordered:  # few products: the lines where they end must be asked for by now
+            fetch_tile(k, spec.epilogue, rows=rows, cols=cols, **place)
         accs = zeros(k, rows, cols)
         if 0 not in spec.kernel:
             most = [k.int(taps) for taps in spec.kernel]
@@ -347,12 +355,9 @@ class Direct:
             accs,
             rows=rows,
             cols=cols,
-            offset=offset,
             channel=channel,
-            row_step=spec.step[1] * self.channels,
             lanes_on=lanes_on,
-            y=Y,
-            operands=OPERANDS,
+            **place,
         )
         k.finish()
         return k.function
