@@ -219,12 +219,15 @@ def squeezenet1_1(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
     return Features(nn.Sequential(*layers), head, None)
 
 
-def densenet121(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
-    """DenseNet-121."""
+def densenet121(num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> nn.Module:
+    """DenseNet-121; with stem "32" its first convolution is 3×3 of stride 1, without a pool."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["conv0"] = nn.Conv2d(in_channels, 64, 7, 2, 3, bias=False)
+    large = stem == "224"
+    size, stride = (7, 2) if large else (3, 1)
+    layers["conv0"] = nn.Conv2d(in_channels, 64, size, stride, size // 2, bias=False)
     layers["norm0"], layers["relu0"] = nn.BatchNorm2d(64), nn.ReLU()
-    layers["pool0"] = nn.MaxPool2d(3, 2, 1)
+    if large:
+        layers["pool0"] = nn.MaxPool2d(3, 2, 1)
     ci = 64
     for block, depth in enumerate((6, 12, 24, 16), 1):
         dense = [(f"denselayer{i + 1}", DenseLayer(ci + 32 * i, 32)) for i in range(depth)]
@@ -240,13 +243,14 @@ def densenet121(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
     return Features(nn.Sequential(layers), nn.Linear(ci, num_classes))
 
 
-def mobilenet_v2(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
-    """MobileNetV2."""
-    ci = 32
-    layers: list[nn.Module] = [_conv_bn(in_channels, ci, 3, 2)]
-    for expansion, co, depth, stride in STAGES:
+def mobilenet_v2(num_classes: int = 1000, in_channels: int = 3, stem: str = "224") -> nn.Module:
+    """MobileNetV2; with stem "32" without its first two halvings."""
+    ci, halving = 32, 2 if stem == "224" else 1
+    layers: list[nn.Module] = [_conv_bn(in_channels, ci, 3, halving)]
+    for stage, (expansion, co, depth, stride) in enumerate(STAGES):
+        first = halving if stage == 1 else stride
         for i in range(depth):
-            layers.append(InvertedResidual(ci, co, stride if i == 0 else 1, expansion))
+            layers.append(InvertedResidual(ci, co, first if i == 0 else 1, expansion))
             ci = co
     layers.append(_conv_bn(ci, 1280, 1))
     head = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, num_classes))
