@@ -17,7 +17,7 @@ from striate.graph import Trace
 from striate.graph.ops.conv import Conv2d, ConvInputGrad
 from striate.jit import target
 from striate.kernels.epilogue import NONE, Epilogue
-from striate.kernels.gemm import Gemm
+from striate.kernels.gemm import STREAMS, Gemm, near
 from striate.kernels.prologue import Prologue
 from tests.conv_oracle import assert_sums, integers, run_steps
 from tests.kernel_call import assembly, calls, isa  # noqa: F401
@@ -140,6 +140,24 @@ def test_prologue_and_pitches(isa, ci, co):
         y = np.empty(wanted.size - fill, np.float32)  # nothing follows the last row
         memory = dict(enumerate([before.reshape(-1)[:-fill], packed(w), y, bias, a, b], X))
         np.testing.assert_array_equal(run_steps([step], memory)[Y], wanted.reshape(-1)[:-fill])
+
+
+@pytest.mark.parametrize("more", [0, 9])
+def test_one_row_of_far_weights_has_the_bits_of_many(isa, more):
+    """It reads several output blocks side by side; what is left of a chunk comes one by one."""
+    rng = np.random.default_rng(8)
+    co = target.machine().l2_bytes // (8 * PACKED) + STREAMS * 32 + more
+    x, w = rng.standard_normal((9, PACKED), np.float32), rng.standard_normal((co, PACKED))
+    w, bias = w.astype(np.float32), rng.standard_normal(co).astype(np.float32)
+    spec = Gemm(PACKED, co, BIAS_RELU)
+    assert not near(PACKED, co, target.machine())
+    want = product(spec, x, w, 9, operands=[bias])
+    exact = np.maximum(x.astype(np.float64) @ w.T + bias, 0)
+    np.testing.assert_allclose(want, exact, atol=1e-3)
+    for chunks in (1, 3, 4):
+        got = product(spec, x[:1], w, 1, chunks, w_offset=48, operands=[bias])
+        np.testing.assert_array_equal(got, want[:1])
+    np.testing.assert_array_equal(product(spec, x, w, 4, 2, operands=[bias]), want)
 
 
 def test_rows_further_apart_need_no_copy(isa):

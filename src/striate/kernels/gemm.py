@@ -12,9 +12,9 @@ rows one vector longer. So are panels that a prologue changes, or whose pixels a
 
 While a tile is computed, the next inputs and the places of its results are fetched into L2: of a
 large batch they come from memory, which the first products of a tile would wait for. Of weights
-that L2 does not hold, the tiles of an output block fetch those of the next block. A tile of one
-row, as of a dense layer for one image, reads weights faster than they come: it fetches those
-16 KB further on.
+that L2 does not hold, the tiles of an output block fetch those of the next block. One row, as of a
+dense layer for one image, needs weights faster than they come: it reads those of several output
+blocks side by side, for a processor fetches ahead in each of several streams.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ STRIDED_SIZES = (*SIZES, "in_h", "in_w", "rows", "cols")
 X, W, Y, SCRATCH, OPERANDS = 0, 1, 2, 3, 4
 ALIASING_BYTES = 2048
 PITCH_FILL = 16
-FURTHER = 4096  # elements of the weights ahead of a tile of one row
+STREAMS = 6  # output blocks whose weights one row reads side by side
+FURTHER = 4096  # elements of the weights that a tile of one row fetches ahead where they are fewer
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,8 @@ class _Build:
                 args = (k.function.args[0], xp.at(j * spec.pitch), wb, place, channel, *ahead)
                 self._tile(bodies, ob, rows, args)
 
+            if not self.rows_first and self.whole >= STREAMS:
+                begin = self._one_row(count, begin, end, xp, w, first)
             if self.rows_first:
                 with k.loop(0, tiles) as t, k.loop(begin, end) as ob:
                     tile(ob, t)
@@ -139,6 +142,19 @@ class _Build:
                 with k.loop(begin, end) as ob, k.loop(0, tiles) as t:
                     tile(ob, t)
         k.finish()
+
+    def _one_row(self, count: Int, begin: Int, end: Int, x: Ptr, w: Ptr, m: Int) -> Int:
+        """If a panel is the row m alone, its output blocks from `begin` on, some side by side.
+
+        Returns the first block that is left to do.
+        """
+        k, full = self.k, end.min(self.whole)
+        groups: Int = k.select(count.equals(1), (full - begin).max(0) // STREAMS, k.int(0))
+        body = self._streams()
+        with k.loop(0, groups) as g:
+            place = m * self.spec.epilogue.pixel(self.spec.co)
+            k.call(body, k.function.args[0], x, w, place, begin + g * STREAMS)
+        return begin + groups * STREAMS
 
     def _copy(
         self, copy: Any, x: Ptr, scratch: Ptr, s: dict[str, Int], first: Int, count: Int
@@ -186,6 +202,41 @@ class _Build:
                 run(False)
             with last:
                 run(True)
+
+    def _streams(self) -> Any:
+        """streams(buffers, x, w, y offset, ob): `STREAMS` output blocks of one row, from ob on."""
+        spec, block = self.spec, self.block
+        k = self.k.unit.function("streams", [PTR, PTR, PTR, I64, I64])
+        x, ob = Ptr(k, k.function.args[1]), Int(k, k.function.args[4])
+        w = Ptr(k, k.function.args[2]).at(ob * (spec.ci * block))
+        row, cols = Int(k, k.function.args[3]), block // k.lanes
+
+        def step(i: Int, accs: list[Any]) -> list[Any]:
+            pixel, wi = vec.broadcast(k, x.at(i)), w.at(i * block)
+            out = []
+            for number, acc in enumerate(accs):
+                b, c = divmod(number, cols)
+                weights = vec.load(k, wi.at(b * (spec.ci * block) + c * k.lanes))
+                out.append(vec.fma(k, pixel, weights, acc))
+            return out
+
+        accs = k.fold(0, spec.ci, zeros(k, STREAMS, cols), step, at_least_once=True)
+        for b in range(STREAMS):
+            apply_epilogue(
+                k,
+                spec.epilogue,
+                accs[b * cols : (b + 1) * cols],
+                rows=1,
+                cols=cols,
+                offset=row + (ob + b) * block,
+                channel=(ob + b) * block,
+                row_step=0,
+                lanes_on=None,
+                y=Y,
+                operands=OPERANDS,
+            )
+        k.finish()
+        return k.function
 
     def _body(self, rows: int, tail: bool) -> Any:
         """tile(buffers, x, w, y offset, channel, ahead) for `rows` rows; see `_ahead`."""
