@@ -16,6 +16,7 @@ from striate.ir.kernel import Int, Kernel, Ptr
 from striate.kernels.micro import in_rounds, multiply_step, steps_together, zeros
 
 LONG_ROW = 512  # products of a kernel row; adding it to the total costs less than a hundredth
+FURTHER = 1024  # elements of the weights ahead, where those of a tile do not stay in L2
 IN_FLIGHT = 8  # multiply-adds that two units of four cycles have under way
 
 
@@ -72,6 +73,9 @@ class Taps:
         joined = self.dilation[1] == 1
         length = self.ci * (self.kernel[1] if joined else 1)
         tile, pixel = rows * cols, self.stride[1] * self.pixel
+        # Tiles of few pixels read weights as fast as L2 and what lies beyond it give them.
+        weights = 4 * self.ci * self.kernel[0] * self.kernel[1] * self.block
+        far = weights > k.machine.l2_bytes // 2
 
         def column(b: Int, accs: list[Any]) -> list[Any]:
             def step(first: Int, u: int, accs: list[Any]) -> list[Any]:
@@ -80,6 +84,8 @@ class Taps:
                 for t, (x, w) in enumerate(starts):
                     xi = x.at(b * (self.dilation[1] * self.pixel) + i)
                     wi = w.at((b * self.ci + i) * self.block)
+                    if far:
+                        vec.prefetch(k, wi.at(FURTHER))
                     own = accs[t * tile : (t + 1) * tile]
                     out += multiply_step(k, xi, wi, own, rows, cols, pixel)
                 return out
