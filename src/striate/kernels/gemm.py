@@ -93,6 +93,7 @@ class _Build:
         self.most = k.machine.rows
         self.whole, self.rest = divmod(spec.co, self.block)
         self.blocks = self.whole + (self.rest > 0)
+        self.turns = min(2, self.blocks)
         # Weights that half of L2 holds are read again for each tile of rows, so that results
         # leave in the order of memory; larger ones are read once for a panel.
         self.rows_first = near(spec.ci, spec.co, k.machine)
@@ -129,7 +130,8 @@ class _Build:
                 place = (first + j) * spec.epilogue.pixel(spec.co) + channel
                 wb = w.at(ob * (spec.ci * self.block))
                 inputs = x.at((first + j + (s["panel"] if spec.packed else rows)) * spec.row)
-                ahead = self._ahead(inputs, wb, t, ob.equals(begin))
+                inputs = inputs.at(ob % self.turns * (rows * spec.row // self.turns))
+                ahead = self._ahead(inputs, wb, t, ob < begin + self.turns)
                 args = (k.function.args[0], xp.at(j * spec.pitch), wb, place, channel, *ahead)
                 self._tile(bodies, ob, rows, args)
 
@@ -174,16 +176,16 @@ class _Build:
     def _ahead(self, inputs: Ptr, w: Ptr, t: Int, first: Any) -> tuple[Ptr, ...]:
         """What tile t of the output block whose weights are `w` fetches: inputs or weights.
 
-        Inputs are those of the next tile, or where panels are copied, of the next panel. Pixels
-        that a stride picks do not lie in a row and are left to themselves. Where blocks come one
-        after another, only the `first` has inputs to fetch; the tiles of the others fetch the
-        weights of the next block, half of them each.
+        Inputs are those of the next tile, or where panels are copied, of the next panel; blocks
+        take turns, each a half. Pixels that a stride picks do not lie in a row and are left to
+        themselves. Where blocks come one after another, only the `first` have inputs to fetch; the
+        tiles of the others fetch the weights of the next block, a quarter of them each.
         """
         strided = self.spec.stride != (1, 1)
         if self.rows_first:
             return () if strided else (inputs,)
         whole = self.spec.ci * self.block
-        weights = w.at(whole).at(t % 2 * (whole // 2))
+        weights = w.at(whole).at(t % 4 * (whole // 4))
         return (weights if strided else self.k.select(first, inputs, weights),)
 
     def _tile(
@@ -279,5 +281,5 @@ class _Build:
         """What a tile of so many rows fetches: its weights, or what `_ahead` says."""
         if rows == 1:
             return Ahead(w.at(FURTHER), self.block, into=2)
-        every = 1 << (LINE // rows).bit_length() - 1
+        every = 1 << (self.turns * LINE // rows).bit_length() - 1
         return Ahead(ahead[0], LINE // every, into=2, every=every) if ahead else None

@@ -44,15 +44,15 @@ class Block:
 
 @dataclass(frozen=True)
 class _Coming:
-    """What the rounds of the products fetch for the next ones, from `start` on: a line each.
+    """What the products fetch for the next ones, from `start` on: `step` elements each.
 
-    It takes some `passes` over the weights to fetch all. `line` is the distance, 0 where one pass
-    reads weights faster than memory gives them: the order is left to the processor, and the same
-    line is fetched again and again.
+    It takes some `passes` over the weights to fetch all. `step` is 0 where one pass reads weights
+    faster than memory gives them: the order is left to the processor, and the same line is fetched
+    again and again.
     """
 
     start: Ptr
-    line: Int
+    step: Int
     passes: int
 
 
@@ -86,6 +86,8 @@ class Products:
         self.sums = Sums.of(ci, filtering)
         self.pitch = self.sums.pitch(k.lanes, filtering)
         self.made_step = _weights_step(self.sums, width)
+        # Two passes, of which there are mostly more, fetch the weights of the next products.
+        self.every = max(1, 2 * LINE // width)
         self.bodies = [self._body(rows) for rows in range(1, k.machine.rows + 1)]
         self.transform = self._transform_function() if takes_packed_weights(filtering) else None
 
@@ -102,12 +104,12 @@ class Products:
 
     def _with_given(self, block: Block, begin: Int, end: Int) -> None:
         k, whole = self.k, self.sums.depth * self.width
-        line = k.select(block.count > k.machine.rows, k.int(LINE), k.int(0))
+        step = k.select(block.count > k.machine.rows, k.int(LINE // self.every), k.int(0))
         with k.loop(begin, end) as ob, k.loop(0, self.points) as p:
             self._fetch_outputs(block, p, ob)
             u = self.weights.at((ob * self.points + p) * whole)
             # The weights of the next point lie behind these.
-            coming = _Coming(u.at(whole), line, self.width // LINE)
+            coming = _Coming(u.at(whole), step, 2)
             sums = (k.int(0), k.int(self.sums.count))
             self._multiply(block, p, sums, (u, self._sums(block, p, ob - begin)), coming)
 
@@ -121,7 +123,8 @@ class Products:
                     self._fetch_outputs(block, p, ob)
                 self._fetch_weights(following, p)
                 # U is in L2, and in order: it needs no fetching.
-                coming = _Coming(self._inputs(block, p + 1, i), k.int(LINE), 2)
+                inputs = self._inputs(block, p + 1, i)
+                coming = _Coming(inputs, k.int(LINE // self.every), 2 * self.every)
                 u = block.u.at(p * step).at(0 - self.sums.start(i) * self.width)
                 m = self._sums(block, p, ob - begin)
                 self._multiply(block, p, (i, i + 1), (u, m), coming)
@@ -172,10 +175,10 @@ class Products:
         with k.loop(0, passes) as t:
             j = t * length + t.min(longer)
             rows = k.select(t < longer, length + 1, length)
-            ahead = coming.start.at(t.min(coming.passes - 1) * channels * LINE)
+            ahead = coming.start.at(t.min(coming.passes - 1) * channels * coming.step)
             args = (
                 *(v.at(j * self.pitch), u, m.at(j * self.width), ahead),
-                *(block.v_step, coming.line, *sums),
+                *(block.v_step, coming.step, *sums),
             )
             dispatch(k, rows, k.machine.rows, lambda r: k.call(self.bodies[r - 1], *args))
 
@@ -196,13 +199,13 @@ class Products:
             vec.prefetch(k, source, into=2)
 
     def _body(self, rows: int) -> Any:
-        """product(v, u, m, ahead, v_step, line, begin, end): those partial sums of `rows` tiles.
+        """product(v, u, m, ahead, v_step, further, begin, end): those partial sums of `rows` tiles.
 
         The first of all is stored, so that nothing has to be set to zero or read back for it.
         """
         k = self.k.unit.function(f"product{rows}", [PTR, PTR, PTR, PTR, *[I64] * 4])
         v, u, m, ahead = (Ptr(k, a) for a in k.function.args[:4])
-        v_step, line, begin, end = (Int(k, a) for a in k.function.args[4:])
+        v_step, further, begin, end = (Int(k, a) for a in k.function.args[4:])
         cols = self.width // k.lanes
         places = [m.at(number * k.lanes) for number in range(rows * cols)]
         before = self.sums.start(begin)
@@ -219,7 +222,7 @@ class Products:
                 row_stride=self.pitch,
                 block=self.width,
                 multiple=self.sums.unit,
-                ahead=Ahead(ahead.at((start - before) * line), line),
+                ahead=Ahead(ahead.at((start - before) * further), further, every=self.every),
             )
 
         with k.when(begin.equals(0)):
