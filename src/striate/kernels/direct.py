@@ -170,9 +170,8 @@ class Direct:
     def _reach(self, count: Int, axis: int) -> Int:
         """Rows or columns of the input under so many results."""
         spec = self.spec
-        reach = (self.window - 1) * spec.stride[axis] + (spec.kernel[axis] - 1) * spec.dilation[
-            axis
-        ]
+        reach = (spec.kernel[axis] - 1) * spec.dilation[axis]
+        reach += (self.window - 1) * spec.stride[axis]
         return (count - 1) * self.stride[axis] + (reach + 1)
 
     def _input(self, n: Int, group: Int, first: Int, last: Int) -> Source:
