@@ -35,7 +35,7 @@ test-oldest: ## all tests with the oldest releases that pyproject.toml allows
 	@PYTHON="$(PYTHON)" scripts/setup.sh --oldest .venv-oldest test
 	@.venv-oldest/bin/python -m pytest -q -n $(JOBS)
 
-bench: $(BENCH) ## measure speed beside PyTorch, ONNX Runtime, OpenVINO, ncnn and JAX: half an hour
+bench: $(BENCH) ## measure speed beside PyTorch, ONNX Runtime, OpenVINO, ncnn and JAX: half an hour to an hour
 	@$(BIN)/python -m bench
 
 docs: $(DOCS) ## build the guide as a site, English and Chinese, into site/; its Python is run
