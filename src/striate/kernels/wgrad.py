@@ -214,7 +214,7 @@ class _Build:
             for i in range(length)
         ]
         accs = self._start(k, places, cols, on, k.function.args[9])
-        rounds = steps_together(k, together * length, cols)
+        steps = steps_together(k, together * length, cols)
 
         def image(n: Int, accs: list[Any]) -> list[Any]:
             def row(r: Int, accs: list[Any]) -> list[Any]:
@@ -225,7 +225,7 @@ class _Build:
                 def pixel(j: Int, u: int, accs: list[Any]) -> list[Any]:
                     return self._pixel(k, starts, dr, j + u, accs, length, cols, on)
 
-                return in_rounds(k, columns, accs, pixel, rounds)
+                return in_rounds(k, columns, accs, pixel, steps)
 
             return k.fold(0, rows, accs, row, at_least_once=True)
 
