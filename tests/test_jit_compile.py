@@ -94,6 +94,36 @@ def test_a_forced_target(isa, monkeypatch):
     assert machine().isa == runnable()[0]
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_shape_of_another_machine(isa, monkeypatch):
+    """Its vectors and register tiles, with the instructions of this one."""
+    host, other = _plain_host(monkeypatch), reference_machine(isa)
+    monkeypatch.setenv("STRIATE_TARGET", f"{isa}-shape")
+    if other.fma and not host.fma:
+        with pytest.raises(ArgumentError, match=f"{host.isa}, without fused multiply-add"):
+            machine()
+        return
+    got = machine()
+    assert (got.isa, got.lanes, got.registers) == (isa, other.lanes, other.registers)
+    assert (got.cpu, got.features, got.triple) == (host.cpu, host.features, host.triple)
+    assert got.fma == other.fma
+    assert (got.l1_bytes, got.l2_bytes, got.l3_bytes) == (
+        *(host.l1_bytes, host.l2_bytes, host.l3_bytes),
+    )
+
+
+def _plain_host(monkeypatch):
+    monkeypatch.delenv("STRIATE_TARGET", raising=False)
+    return machine()
+
+
+@pytest.mark.parametrize("word", ["-shape", "mips-shape", "avx2-shape-shape"])
+def test_no_such_shape(word, monkeypatch):
+    monkeypatch.setenv("STRIATE_TARGET", word)
+    with pytest.raises(ArgumentError, match=r"is not a target; known: .*, each also with '-shape'"):
+        machine()
+
+
 def test_the_baseline(monkeypatch):
     if "sse2" not in runnable():
         pytest.skip("not an x86 machine")

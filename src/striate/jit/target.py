@@ -1,4 +1,10 @@
-"""Which machine kernels are made for: the host, or what STRIATE_TARGET names."""
+"""Which machine kernels are made for: the host, or what STRIATE_TARGET names.
+
+`STRIATE_TARGET=avx2` leaves instructions out. `STRIATE_TARGET=avx512-shape` keeps the host's
+instructions and takes the other's vectors and register tiles, which LLVM then splits to fit: the
+same sums in the same order as on such a machine, slowly. So the code paths of a processor that is
+not at hand are run and tested, all but LLVM's own choice of its instructions.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +25,7 @@ REFERENCE_CPU = {
 }
 TRIPLE = {"neon": "aarch64-unknown-linux-gnu"}
 ALIASES = {"baseline": "sse2"}
+SHAPE = "-shape"
 
 
 @functools.lru_cache(maxsize=1)
@@ -59,23 +66,58 @@ def _native_isa(features: dict[str, bool], triple: str) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _machine(forced: str) -> Machine:
-    binding = llvm()
-    features = binding.get_host_cpu_features()
-    native = _native_isa(features, binding.get_process_triple())
-    isa = ALIASES.get(forced, forced) or native
+    host = _host()
+    named = forced.removesuffix(SHAPE)
+    isa = ALIASES.get(named, named) if forced else host.isa
     if isa not in ISAS:
         known = ", ".join(sorted({*ISAS, *ALIASES}))
-        raise ArgumentError(f"STRIATE_TARGET={forced!r} is not a target; known: {known}")
-    l1, l2 = _cache_bytes("index0", 32 * 1024), _cache_bytes("index2", 512 * 1024)
-    l3 = _cache_bytes("index3", 8 * l2)
-    if isa == native:
-        lanes, registers, fma = ISAS[isa]
-        cpu, triple = binding.get_host_cpu_name(), binding.get_process_triple()
-        return Machine(isa, triple, cpu, features.flatten(), lanes, registers, fma, l1, l2, l3)
+        raise ArgumentError(
+            f"STRIATE_TARGET={forced!r} is not a target; known: {known}, each also with {SHAPE!r}"
+        )
+    if forced.endswith(SHAPE):
+        return _shaped(host, isa, forced)
+    if isa == host.isa:
+        return host
     order = ["sse2", "avx2", "avx512"]
-    if native not in order or isa not in order or order.index(isa) > order.index(native):
-        raise ArgumentError(f"STRIATE_TARGET={forced!r} cannot run here: this machine has {native}")
+    if host.isa not in order or isa not in order or order.index(isa) > order.index(host.isa):
+        hint = f"; {isa + SHAPE!r} computes what it would, slowly" if host.fma else ""
+        raise ArgumentError(
+            f"STRIATE_TARGET={forced!r} cannot run here: this machine has {host.isa}{hint}"
+        )
+    l1, l2, l3 = host.l1_bytes, host.l2_bytes, host.l3_bytes
     return replace(reference_machine(isa), l1_bytes=l1, l2_bytes=l2, l3_bytes=l3)
+
+
+def _shaped(host: Machine, isa: str, forced: str) -> Machine:
+    """The host's instructions with the vectors and register tiles of `isa`."""
+    lanes, registers, fma = ISAS[isa]
+    if fma and not host.fma:
+        raise ArgumentError(
+            f"STRIATE_TARGET={forced!r} cannot run here: this machine has {host.isa}, "
+            "without fused multiply-add"
+        )
+    return replace(host, isa=isa, lanes=lanes, registers=registers, fma=fma)
+
+
+def _host() -> Machine:
+    """The machine that runs this code, with all that it has."""
+    binding = llvm()
+    features, triple = binding.get_host_cpu_features(), binding.get_process_triple()
+    isa = _native_isa(features, triple)
+    lanes, registers, fma = ISAS[isa]
+    l2 = _cache_bytes("index2", 512 * 1024)
+    return Machine(
+        isa,
+        triple,
+        binding.get_host_cpu_name(),
+        features.flatten(),
+        lanes,
+        registers,
+        fma,
+        l1_bytes=_cache_bytes("index0", 32 * 1024),
+        l2_bytes=l2,
+        l3_bytes=_cache_bytes("index3", 8 * l2),
+    )
 
 
 def machine() -> Machine:
