@@ -11,6 +11,7 @@ DOCS := $(VENV)/.stamp-docs
 STUDIES := docs/guide/studies
 PYTHON ?=
 JOBS ?= auto
+ONLY ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check test test-oldest bench docs studies onnx-conformance clean
@@ -28,8 +29,8 @@ check: $(DEV) ## format, lint, types, import rules and the fast tests
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
 
-test: $(DEV) ## all tests
-	@$(BIN)/python -m pytest -q -n $(JOBS)
+test: $(DEV) ## all tests; ONLY=slow: those that `make check` leaves out
+	@$(BIN)/python -m pytest -q -n $(JOBS) $(if $(ONLY),-m "$(ONLY)")
 
 test-oldest: ## all tests with the oldest releases that pyproject.toml allows
 	@PYTHON="$(PYTHON)" scripts/setup.sh --oldest .venv-oldest test

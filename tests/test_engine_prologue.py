@@ -1,14 +1,16 @@
-"""Which maps become the prologue of a 1×1 convolution, and that they mean the same."""
+"""Which maps become the prologue of a 1×1 convolution or a pooling, and mean the same."""
 
 import numpy as np
 import pytest
 
+from striate.arith.pool import windows
 from striate.engine.expand import expand
 from striate.engine.fuse import fuse
 from striate.graph import Trace, evaluate, typecheck
 from striate.graph.ops.conv import Conv2d
 from striate.graph.ops.eltwise import Fused, m
-from striate.graph.ops.fused import FusedConv
+from striate.graph.ops.fused import FusedConv, FusedPool
+from striate.graph.ops.pool import MaxPool, MaxPoolGrad
 from striate.graph.ops.shape import Concat
 from tests.small_nets import param, picture
 
@@ -111,3 +113,58 @@ def test_what_an_earlier_convolution_takes_is_its_epilogue():
     graph = fused(lambda x: Conv2d()(norm_relu(Conv2d(padding=((1, 1), (1, 1)))(x, w)), W))
     assert prologues(graph) == []
     assert not maps(graph)
+
+
+# -- pooling --------------------------------------------------------------------------------------
+
+
+def tables(kernel, stride, size=SHAPE[2:]):
+    return tuple(windows(extent, kernel, stride, (0, 0)) for extent in size)
+
+
+def poolings(graph):
+    return [n.op for n in graph.nodes() if isinstance(n.op, FusedPool)]
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (2, 1), (1, 2)])
+def test_pooling_and_its_gradient(kernel, stride):
+    rows, cols = tables(kernel, stride)
+    dy = param("dy", 2, 6, len(rows), len(cols)).as_value()
+
+    def both(x):
+        # Read twice, norm_relu would be stored: each has maps of its own.
+        return MaxPool(rows, cols)(norm_relu(x)), MaxPoolGrad(rows, cols)(norm_relu(x * 2.0), dy)
+
+    graph = fused(both)
+    drawn = poolings(graph)
+    assert {type(op.pool) for op in drawn} == ({MaxPool, MaxPoolGrad})
+    assert all(set(op.before_operands) == {"channel"} for op in drawn)
+    assert not maps(graph)
+
+
+def test_pooling_of_factors_that_depend_on_the_images():
+    """As batch norm's do in training."""
+    rows, cols = tables(2, 2)
+    graph = fused(lambda x: MaxPool(rows, cols)(x - x.mean((0, 2, 3), keepdims=True)))
+    assert [op.before_operands for op in poolings(graph)] == [("channel",)]
+
+
+def test_windows_that_overlap_much_are_left():
+    """3×3 pixels a step of one: each pixel of 9×9 is read 5.4 times, of 5×4 2.7 times."""
+    for size, drawn in ((SHAPE[2:], 1), ((9, 9), 0)):
+        rows, cols = tables(3, 1, size)
+        graph = fused(lambda x, w=(rows, cols): MaxPool(*w)(norm_relu(x)), (*SHAPE[:2], *size))
+        assert len(poolings(graph)) == drawn
+
+
+POOLS_LEFT = {
+    "costly": lambda x: m("tanh", x),
+    "two images": lambda x: x * 2.0 + Concat(1)(x[:, 3:], x[:, :3]),
+    "factors of each image": lambda x: x * x.mean((2, 3), keepdims=True),
+}
+
+
+@pytest.mark.parametrize("case", POOLS_LEFT)
+def test_poolings_left_as_they_are(case):
+    rows, cols = tables(2, 2)
+    assert poolings(fused(lambda x: MaxPool(rows, cols)(POOLS_LEFT[case](x)))) == []

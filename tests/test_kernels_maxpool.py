@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+from striate.arith.expr import Expr, Part, compose
 from striate.kernels.maxpool import MaxPool, MaxPoolGrad, MaxPoolIndices
+from striate.kernels.prologue import Prologue
 from tests.guard import outcome
 from tests.kernel_call import assembly, calls, isa  # noqa: F401
 
@@ -83,6 +85,37 @@ def test_every_small_window(isa, kernel, stride, padding, dilation):
             check((1, h, w, 5), *tables, unrolled, parts=(1, 3))
             if stride >= kernel and dilation == 1 and padding <= kernel // 2:
                 check((1, h, w, 5), *tables, unrolled, disjoint=True, parts=(1, 3))
+
+
+@pytest.mark.parametrize("kernel", [(2, 2), None])
+@pytest.mark.parametrize("channels", [1, 8, 16, 37])
+def test_what_is_computed_before(isa, kernel, channels):
+    """Pooling of relu(2·x·s + t) is that of its values: the numbers are exact."""
+    rows, cols, shape = regular(5, 2, 2), regular(7, 3, 2), (2, 5, 7, channels)
+    parts = [
+        Part(Expr.single("mul"), ("x", "two"), ("y",)),
+        Part(Expr.single("mul"), ("y", "s"), ("z",)),
+        Part(Expr.single("add"), ("z", "t"), ("u",)),
+        Part(Expr.single("relu"), ("u",), ("v",)),
+    ]
+    expr, keys = compose(parts, ["v"])
+    x = np.nan_to_num(picture(shape), nan=0.0, neginf=-4.0)
+    scale, shift = (
+        np.random.default_rng(seed).integers(-3, 4, channels).astype(np.float32) for seed in (5, 6)
+    )
+    values = {"two": np.float32([2]), "s": scale, "t": shift}
+    operands = [key for key in keys if key != "x"]
+    kinds = tuple("scalar" if key == "two" else "channel" for key in operands)
+    before = Prologue(expr.with_inputs([["x", *operands].index(key) for key in keys]), kinds)
+    dy = np.random.default_rng(1).integers(-9, 10, (2, 2, 3, channels)).astype(np.float32)
+    y, _, dx = reference(np.maximum(2 * x * scale + shift, 0), rows, cols, dy)
+    tables = [np.array(table, np.int32) for table in (rows, cols)]
+    sizes, factors = (2, 5, 7, channels, 2, 3), [values[key] for key in operands]
+    got = outcome(MaxPool(kernel, 0, before), [x, y, *tables, *factors], sizes, 1)
+    np.testing.assert_array_equal(got, y)
+    spec = MaxPoolGrad(kernel, False, before)
+    got = outcome(spec, [x, dy, dx, *tables, *factors], sizes, 2)
+    np.testing.assert_array_equal(got, dx)
 
 
 @pytest.mark.parametrize("outputs", [(1, 1), (2, 3), (4, 7), (9, 8)])

@@ -28,7 +28,7 @@ from striate.arith.winograd import LEAST_CHANNELS, MOST_TAPS
 from striate.graph.ops.axismap import AxisMap
 from striate.graph.ops.conv import Conv2d, ConvInputGrad, ConvWeightGrad
 from striate.graph.ops.eltwise import Fused, Map
-from striate.graph.ops.fused import FusedConv, FusedReduce
+from striate.graph.ops.fused import FusedConv, FusedPool, FusedReduce
 from striate.graph.ops.norm import ChannelStats
 from striate.graph.ops.pixels import NormalisePixels
 from striate.graph.ops.pool import MaxPool, MaxPoolGrad, MaxPoolIndices
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from striate.engine.choice import Choice
 
 ConvOp = Conv2d | ConvInputGrad | ConvWeightGrad
-IMAGE_OPS = (MaxPool, MaxPoolGrad, MaxPoolIndices, ChannelStats)
+IMAGE_OPS = (MaxPool, MaxPoolGrad, MaxPoolIndices, FusedPool, ChannelStats)
 FLEXIBLE_OPS = (Map, Fused, FusedReduce, Reduce, Concat, Slice, Flip, AxisMap, ShuffleChannels)
 CHANNELS_LAST, CHANNELS_FIRST = Transpose((0, 2, 3, 1)), Transpose((0, 3, 1, 2))
 

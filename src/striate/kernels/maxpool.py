@@ -23,6 +23,7 @@ from typing import Any, ClassVar, NamedTuple
 from striate.arith.machine import Machine
 from striate.ir import vec
 from striate.ir.kernel import I32, Int, Kernel, Ptr, Unit
+from striate.kernels.prologue import AS_THEY_ARE, Prologue, Reading
 from striate.kernels.span import (
     fill_run,
     int_lanes,
@@ -40,16 +41,20 @@ LINE = 16  # channels of a cache line: the gradient's units do not share lines
 N, H, W, C, OUT_H, OUT_W = range(6)
 SIZES = ("n", "h", "w", "c", "out_h", "out_w")
 
+Read = Callable[[Ptr], Any]  # an address → the vector there
+
 
 @dataclass(frozen=True)
 class MaxPool:
     """x → y. `kernel` is the size of a whole window, None for windows of many sizes.
 
-    `pitch` counts the elements from one pixel of y to the next; 0: c.
+    `pitch` counts the elements from one pixel of y to the next; 0: c. `before` is computed of the
+    pixels that are read; its operands follow the buffers.
     """
 
     kernel: tuple[int, int] | None = None
     pitch: int = 0
+    before: Prologue = AS_THEY_ARE
 
     BUFFERS: ClassVar[tuple[str, ...]] = ("x", "y", "rows", "cols")
     SIZES: ClassVar[tuple[str, ...]] = SIZES
@@ -58,7 +63,7 @@ class MaxPool:
         """LLVM IR text of the kernel."""
         unit = Unit(machine)
         k = unit.kernel(symbol(self))
-        _forward(k, self.kernel, indices=False, pitch=self.pitch)
+        _forward(k, self.kernel, indices=False, pitch=self.pitch, before=self.before)
         k.finish()
         return unit.text()
 
@@ -86,11 +91,13 @@ class MaxPoolGrad:
     """dx[n, a, b, c] = Σ dy[n, i, j, c] over the windows whose winner is (a, b), in their order.
 
     `disjoint` promises that windows do not overlap: starts ascend, steps are 1 and each window
-    stops before the next one starts. Then every dx is written once.
+    stops before the next one starts. Then every dx is written once. `before` is computed of the
+    pixels of x; its operands follow the buffers, and dx is the gradient of its result.
     """
 
     kernel: tuple[int, int] | None = None
     disjoint: bool = False
+    before: Prologue = AS_THEY_ARE
 
     BUFFERS: ClassVar[tuple[str, ...]] = ("x", "dy", "dx", "rows", "cols")
     SIZES: ClassVar[tuple[str, ...]] = SIZES
@@ -203,11 +210,19 @@ def takes_over(k: Kernel, v: Any, m: Any) -> Any:
 # -- forward -----------------------------------------------------------------------------------
 
 
-def _forward(k: Kernel, kernel: tuple[int, int] | None, *, indices: bool, pitch: int = 0) -> None:
+def _forward(
+    k: Kernel,
+    kernel: tuple[int, int] | None,
+    *,
+    indices: bool,
+    pitch: int = 0,
+    before: Prologue = AS_THEY_ARE,
+) -> None:
     """A unit of work is an output row of an image."""
     s = [k.size(i) for i in range(len(SIZES))]
     x, y = k.buffer(0), k.buffer(1, I32) if indices else k.buffer(1)
     row_table, col_table = k.buffer(2, I32), k.buffer(3, I32)
+    reading = Reading(k, before, 4)
 
     def output_row(at: list[Int]) -> None:
         n, i = at
@@ -218,11 +233,12 @@ def _forward(k: Kernel, kernel: tuple[int, int] | None, *, indices: bool, pitch:
 
             def run(window: Window, out: Ptr = out) -> None:
                 body = _index_of_max if indices else _max
-                vectors(
-                    k,
-                    s[C],
-                    lambda c, on: store(k, body(window, image.at(c), s[C], on), out.at(c), on),
-                )
+
+                def some(c: Int, on: Any) -> None:
+                    result = body(window, image.at(c), s[C], reading.channels(c, on))
+                    store(k, result, out.at(c), on)
+
+                vectors(k, s[C], some)
 
             either_window(k, rows, Span.read(k, col_table, j), s[W], kernel, run)
 
@@ -230,11 +246,11 @@ def _forward(k: Kernel, kernel: tuple[int, int] | None, *, indices: bool, pitch:
     walk(k, start, stop, (s[N], s[OUT_H]), output_row)
 
 
-def _max(window: Window, image: Ptr, channels: Int, lanes_on: Any) -> Any:
+def _max(window: Window, image: Ptr, channels: Int, read: Read) -> Any:
     k = window.k
 
     def visit(pixel: Int, _: int, values: list[Any]) -> list[Any]:
-        return [larger(k, load(k, image.at(pixel * channels), lanes_on), values[0])]
+        return [larger(k, read(image.at(pixel * channels)), values[0])]
 
     return window.over([vec.constant(k, float("-inf"))], visit)[0]
 
@@ -245,18 +261,18 @@ def larger(k: Kernel, v: Any, m: Any) -> Any:
     return k.b.select(k.b.fcmp_unordered("uno", v, v), v, greater)
 
 
-def _index_of_max(window: Window, image: Ptr, channels: Int, lanes_on: Any) -> Any:
+def _index_of_max(window: Window, image: Ptr, channels: Int, read: Read) -> Any:
     k = window.k
     there = k.every(window.rows.some, window.cols.some)
     first = splat_int(k, k.select(there, window.first, k.int(-1)))
-    return _winner(window, image, channels, lanes_on, first, lambda p, _: splat_int(k, p))
+    return _winner(window, image, channels, read, first, lambda p, _: splat_int(k, p))
 
 
 def _winner(
     window: Window,
     image: Ptr,
     channels: Int,
-    lanes_on: Any,
+    read: Read,
     first: Any,
     tag: Callable[[Int, int], Any],
 ) -> Any:
@@ -264,7 +280,7 @@ def _winner(
     k = window.k
 
     def visit(pixel: Int, tap: int, values: list[Any]) -> list[Any]:
-        v = load(k, image.at(pixel * channels), lanes_on)
+        v = read(image.at(pixel * channels))
         wins = takes_over(k, v, values[0])
         return [
             k.b.select(wins, v, values[0]),
@@ -283,6 +299,7 @@ class _Grad:
         self.s = [k.size(i) for i in range(len(SIZES))]
         self.x, self.dy, self.dx = (k.buffer(i) for i in range(3))
         self.row_table, self.col_table = k.buffer(3, I32), k.buffer(4, I32)
+        self.reading = Reading(k, spec.before, 5)
         self.zero = vec.constant(k, 0.0)
 
     def by_channels(self) -> None:
@@ -328,17 +345,19 @@ class _Grad:
                 vectors(
                     k,
                     last,
-                    lambda c, on: self._scatter(window, plane + c, out + c, on),
+                    lambda c, on: self._scatter(
+                        window, plane + c, out + c, self.reading.channels(c, on), on
+                    ),
                     start=first,
                 )
 
             either_window(k, rows, Span.read(k, self.col_table, j), s[W], self.spec.kernel, run)
 
-    def _scatter(self, window: Window, at: Int, out: Int, lanes_on: Any) -> None:
+    def _scatter(self, window: Window, at: Int, out: Int, read: Read, lanes_on: Any) -> None:
         """Add dy[out] to the winner; where windows are disjoint, write it and zeros elsewhere."""
         k, channels = self.k, self.s[C]
         first = window.tag(window.first, 0)
-        winner = _winner(window, self.x.at(at), channels, lanes_on, first, window.tag)
+        winner = _winner(window, self.x.at(at), channels, read, first, window.tag)
         dy = load(k, self.dy.at(out), lanes_on)
 
         def visit(pixel: Int, tap: int, _: list[Any]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What happens to inputs while a panel of them is copied: an expression on each element.
+"""What happens to inputs while they are read: an expression on each element.
 
 Input 0 of the expression is the element; the others are operands in memory: a number a channel
 ("channel") or one number ("scalar"). Three or four instructions a vector, for products that take
@@ -7,6 +7,7 @@ Input 0 of the expression is the element; the others are operands in memory: a n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,35 @@ class Prologue:
 AS_THEY_ARE = Prologue()
 
 
+class Reading:
+    """Reads inputs through a prologue whose first operand is in slot `first` of the buffers."""
+
+    def __init__(self, k: Kernel, prologue: Prologue, first: int) -> None:
+        self.k, self.prologue = k, prologue
+        self.slots = [k.buffer(first + i) for i in range(len(prologue.operands))]
+        self.scalars = {
+            i: vec.broadcast(k, self.slots[i])
+            for i, kind in enumerate(prologue.operands)
+            if kind != "channel"
+        }
+
+    def channels(self, c: Int, on: Any) -> Callable[[Ptr], Any]:
+        """A function from an address to the vector there, which belongs to channels from c on."""
+        k, expr = self.k, self.prologue.expr
+        factors = [
+            self.scalars[i] if i in self.scalars else load(k, p.at(c), on)
+            for i, p in enumerate(self.slots)
+        ]
+
+        def read(p: Ptr) -> Any:
+            x = load(k, p, on)
+            if expr is not None:
+                (x,) = emit_expr(k, expr, [x, *factors])
+            return x
+
+        return read
+
+
 def panel_function(
     outer: Kernel, prologue: Prologue, channels: int, pitch: int, operands: int
 ) -> Any:
@@ -45,24 +75,15 @@ def panel_function(
     k = outer.unit.function("panel", [PTR, PTR, PTR, I64])
     to, source = (Ptr(k, a) for a in k.function.args[1:3])
     count = Int(k, k.function.args[3])
-    slots = [k.buffer(operands + i) for i in range(len(prologue.operands))]
-    step = prologue.pitch or channels
-    scalars = {
-        i: vec.broadcast(k, slots[i])
-        for i, kind in enumerate(prologue.operands)
-        if kind != "channel"
-    }
+    reading, step = Reading(k, prologue, operands), prologue.pitch or channels
 
     def rows(first: Int, together: int) -> None:
         target, begin = to.at(first * pitch), source.at(first * step)
 
         def vector(c: Int, on: Any) -> None:
-            factors = [scalars.get(i) or load(k, p.at(c), on) for i, p in enumerate(slots)]
+            read = reading.channels(c, on)
             for r in range(together):
-                x = load(k, begin.at(c).at(r * step), on)
-                if prologue.expr is not None:
-                    (x,) = emit_expr(k, prologue.expr, [x, *factors])
-                store(k, x, target.at(c).at(r * pitch), on)
+                store(k, read(begin.at(c).at(r * step)), target.at(c).at(r * pitch), on)
 
         vectors(k, k.int(channels), vector)
 

@@ -6,11 +6,12 @@ Bytes: 4 for each element of every operand, each read once; the results are smal
 expression and one addition an element and output. One load an operand and one addition an output
 for a vector: the speed of memory.
 
-Order of the additions, the same for any number of parts: rows of a block by turns into a few
-accumulators, blocks into a group, groups into the chunk's total, chunks in their order. So a term
-passes through about BLOCK/2 + GROUP/BLOCK + rows/GROUP additions and not through one for each
-row. The cut into chunks depends on the extent of the reduction alone, so an image has the same
-bits whatever batch it came in.
+Order of the additions, the same for any number of parts: elements of a block by turns into a few
+accumulators, blocks into a group, groups into the chunk's total, chunks in their order (with
+vectors along the inner dimension as `Columns` has it). So a term passes through about
+BLOCK/2 + GROUP/BLOCK + elements/GROUP additions and not through one for each element. The cut
+into chunks depends on the extent of the reduction alone, so an image has the same bits whatever
+batch it came in.
 """
 
 from __future__ import annotations
@@ -22,13 +23,21 @@ from typing import Any
 from striate.arith.expr import Expr
 from striate.arith.machine import Machine
 from striate.errors import ArgumentError
-from striate.ir import mathfn, vec
-from striate.ir.kernel import I64, PTR, Int, Kernel, Ptr, Unit
+from striate.ir import vec
+from striate.ir.kernel import Int, Kernel, Ptr, Unit
+from striate.kernels.columns import (
+    IDENTITY,
+    STRIP,
+    Columns,
+    combine,
+    each_vector,
+    fetch_next_block,
+    vectors_side_by_side,
+)
 from striate.kernels.eltwise import dense_strides, load_vector, offset, store_vector
 from striate.kernels.expression import emit_expr, instructions
 from striate.kernels.spec import symbol
 
-IDENTITY = {"sum": 0.0, "max": float("-inf")}
 BLOCK = 64  # steps added up from zero
 GROUP = 32 * BLOCK
 MOST_CHUNKS = 64
@@ -115,13 +124,6 @@ def scratch_elements(spec: Reduce, sizes: Sequence[int]) -> int:
     return chunk_count(spec, reduce) * len(spec.expr.outputs) * outer * inner
 
 
-def combine(k: Kernel, kind: str, a: Sequence[Any], b: Sequence[Any]) -> list[Any]:
-    """One step of the reduction, for several vectors."""
-    if kind == "sum":
-        return [k.b.fadd(x, y) for x, y in zip(a, b, strict=True)]
-    return [mathfn.maximum(k, x, y) for x, y in zip(a, b, strict=True)]
-
-
 def accumulate(
     k: Kernel,
     kind: str,
@@ -169,24 +171,6 @@ def accumulate(
     return cut(cut(block, BLOCK), GROUP)(*span)
 
 
-def over_strip(
-    k: Kernel, column: Int, inner: Int, width: int, run: Callable[[int, bool, Int], None]
-) -> None:
-    """`run(vectors, masked, column)` for the strip of `width` vectors that starts at `column`.
-
-    A strip that the inner extent cuts off runs as single vectors and a masked rest.
-    """
-    with k.either(column + width * k.lanes <= inner) as (whole, partial):
-        with whole:
-            run(width, False, column)
-        with partial:
-            vectors = column + (inner - column) // k.lanes * k.lanes
-            with k.loop(column, vectors, k.lanes) as j:
-                run(1, False, j)
-            with k.when(vectors < inner):
-                run(1, True, vectors)
-
-
 def over_vectors(k: Kernel, elements: Int, run: Callable[[Int, Any], None]) -> None:
     """`run(element, lanes_on)` for this part's vectors of `elements`; lanes_on is None if whole."""
     start, stop = k.share(elements.ceil_div(k.lanes))
@@ -232,80 +216,72 @@ class _Body:
 class _Columns:
     """Vectors along the inner dimension: a unit of work is (outer, chunk, strip of columns)."""
 
-    unroll = 2
-
     def __init__(self, spec: Reduce, k: Kernel) -> None:
-        self.spec, self.k = spec, k
-        # Accumulators take at most half of the registers.
-        fitting = k.machine.registers // (2 * self.unroll * len(spec.expr.outputs))
-        self.width = max(1, min(4, fitting)) if instructions(spec.expr) <= 12 else 1
+        self.spec, self.k, self.body = spec, k, _Body(spec, k)
+        simple = instructions(spec.expr) <= 12
+        self.width = vectors_side_by_side(k, self.body.count) if simple else 1
 
     def build(self) -> None:
         """Loop over this part's units of work; strips of one chunk follow one another."""
-        k = self.k
-        variants = {(self.width, False), (1, False), (1, True)}
-        bodies = {variant: self._function(*variant) for variant in sorted(variants)}
-        body = _Body(self.spec, k)
+        k, body = self.k, self.body
         outer, _, inner = body.extents
-        strip = self.width * k.lanes
-        strips, chunks = inner.ceil_div(strip), body.chunks()
+        strips, chunks = inner.ceil_div(STRIP), body.chunks()
         start, stop = k.share(outer * chunks * strips)
         with k.loop(start, stop) as unit:
-            rest = unit // strips
-            where = (*k.function.args[:2], rest // chunks, rest % chunks)
-
-            def run(width: int, masked: bool, column: Int, where: tuple[Any, ...] = where) -> None:
-                k.call(bodies[width, masked], *where, column)
-
-            over_strip(k, unit % strips * strip, inner, self.width, run)
+            rest, column = unit // strips, unit % strips * STRIP
+            self._unit(rest // chunks, rest % chunks, column, (inner - column).min(STRIP))
         k.finish()
 
-    def _function(self, width: int, masked: bool) -> Any:
-        """columns(buffers, sizes, outer, chunk, column): `width` vectors of one chunk."""
-        name = f"columns{width}{'_tail' if masked else ''}"
-        k = self.k.unit.function(name, [PTR, PTR, I64, I64, I64])
-        body = _Body(self.spec, k)
-        a, chunk, column = (Int(k, v) for v in k.function.args[2:])
-        lanes_on = vec.mask(k, body.extents[2] - column) if masked else None
+    def _unit(self, a: Int, chunk: Int, column: Int, extent: Int) -> None:
+        k, body = self.k, self.body
         at = [a, k.int(0), column]
         sources = [p.at(offset(k, s, at)) for p, s in zip(body.sources, body.strides, strict=True)]
 
-        def load(i: int, w: int, row: Int) -> Any:
-            p = sources[i].at(row * body.strides[i][1])
-            if self.spec.operands[i][2] == "1":
-                return vec.broadcast(k, p)
-            return load_vector(k, p.at(w * k.lanes), lanes_on)
+        def values(c: Int, width: int, lanes_on: Any) -> Callable[[Int], list[Any]]:
+            return self._values(sources, c, width, lanes_on)
 
-        fixed = {
+        columns = Columns(k, self.spec.kind, extent, self.width, body.count, values)
+        totals = columns.totals(*body.span(chunk))
+
+        def write(c: Int, lanes_on: Any) -> None:
+            for o in range(body.count):
+                total = vec.load(k, totals.at(c + o * STRIP))
+                store_vector(k, total, body.target(o, a, chunk, column + c), lanes_on)
+
+        each_vector(k, extent, write)
+
+    def _values(
+        self, sources: list[Ptr], column: Int, width: int, lanes_on: Any
+    ) -> Callable[[Int], list[Any]]:
+        """Values of a row for `width` vectors from `column` on; operands without rows are kept."""
+        k, spec, strides = self.k, self.spec, self.body.strides
+
+        def load(i: int, w: int, row: Int) -> Any:
+            by_row, by_column = (mark == "x" for mark in spec.operands[i][1:])
+            p = sources[i].at(row * strides[i][1])
+            if not by_column:
+                return vec.broadcast(k, p)
+            p = p.at(column + w * k.lanes)
+            if by_row:
+                fetch_next_block(k, p, strides[i][1], w)
+            return load_vector(k, p, lanes_on)
+
+        kept = {
             (i, w): load(i, w, k.int(0))
-            for i, pattern in enumerate(self.spec.operands)
+            for i, pattern in enumerate(spec.operands)
             for w in range(width)
             if pattern[1] == "1"
         }
 
         def values(row: Int) -> list[Any]:
-            return [
-                value
-                for w in range(width)
-                for value in emit_expr(
-                    k,
-                    self.spec.expr,
-                    [
-                        fixed[i, w] if (i, w) in fixed else load(i, w, row)
-                        for i in range(len(sources))
-                    ],
-                )
-            ]
+            out: list[Any] = []
+            for w in range(width):
+                places = [(i, w) for i in range(len(sources))]
+                operands = [kept[at] if at in kept else load(*at, row) for at in places]
+                out += emit_expr(k, spec.expr, operands)
+            return out
 
-        totals = accumulate(
-            k, self.spec.kind, body.span(chunk), width * body.count, values, unroll=self.unroll
-        )
-        for w in range(width):
-            for o in range(body.count):
-                p = body.target(o, a, chunk, column + w * k.lanes)
-                store_vector(k, totals[w * body.count + o], p, lanes_on)
-        k.finish()
-        return k.function
+        return values
 
 
 class _Rows:

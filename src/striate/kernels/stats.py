@@ -29,9 +29,17 @@ from typing import Any
 
 from striate.arith.machine import Machine
 from striate.ir import mathfn, vec
-from striate.ir.kernel import F32, I64, PTR, Int, Kernel, Unit
+from striate.ir.kernel import F32, Int, Kernel, Ptr, Unit
+from striate.kernels.columns import (
+    STRIP,
+    Columns,
+    Values,
+    each_vector,
+    fetch_next_block,
+    vectors_side_by_side,
+)
 from striate.kernels.eltwise import load_vector, store_vector
-from striate.kernels.reduce import accumulate, over_strip, over_vectors
+from striate.kernels.reduce import accumulate, over_vectors
 from striate.kernels.spec import symbol
 
 X, SCRATCH = 0, 3
@@ -69,8 +77,8 @@ class StatsFinish:
 
 
 def chunk_rows(rows: int) -> int:
-    """Rows in a chunk: 128 to 512, so that a strip of them stays in the cache between passes."""
-    return min(max(-(-rows // (64 * 128)), 1), 4) * 128
+    """Rows in a chunk: 128 or 256, so that a strip of them stays in L2 between the passes."""
+    return 128 if rows <= 64 * 128 else 256
 
 
 def scratch_elements(sizes: Sequence[int]) -> int:
@@ -86,55 +94,60 @@ def _number(k: Kernel, count: Int) -> Any:
 
 def _stats(k: Kernel) -> None:
     """A unit of work is (chunk, strip of channels)."""
-    # Two accumulators a vector and row, two rows at a time: at most half of the registers.
-    width = min(4, k.machine.registers // 8)
-    bodies = {v: _body(k, *v) for v in ((width, False), (1, False), (1, True))}
     rows, channels, chunk = (k.size(i) for i in range(3))
-    strips = channels.ceil_div(width * k.lanes)
+    strips = channels.ceil_div(STRIP)
     start, stop = k.share(rows.ceil_div(chunk) * strips)
     with k.loop(start, stop) as unit:
-
-        def run(vectors: int, masked: bool, column: Int, number: Int = unit // strips) -> None:
-            k.call(bodies[vectors, masked], *k.function.args[:2], number, column)
-
-        over_strip(k, unit % strips * (width * k.lanes), channels, width, run)
+        number, column = unit // strips, unit % strips * STRIP
+        first = number * chunk
+        span = (first, (first + chunk).min(rows))
+        target = k.buffer(SCRATCH).at(number * PARTIALS * channels + column)
+        _chunk(k, span, k.buffer(X).at(column), channels, (channels - column).min(STRIP), target)
     k.finish()
 
 
-def _body(outer: Kernel, width: int, masked: bool) -> Any:
-    """stats(buffers, sizes, chunk, column): m_b, s_b and M_b of `width` vectors of channels."""
-    k = outer.unit.function(f"stats{width}{'_tail' if masked else ''}", [PTR, PTR, I64, I64])
-    number, column = (Int(k, v) for v in k.function.args[2:])
-    rows, channels, chunk = (k.size(i) for i in range(3))
-    first = number * chunk
-    last = (first + chunk).min(rows)
-    n = _number(k, last - first)
-    lanes_on = vec.mask(k, channels - column) if masked else None
-    x = k.buffer(X).at(column)
+def _chunk(
+    k: Kernel, span: tuple[Int, Int], x: Ptr, channels: Int, extent: Int, target: Ptr
+) -> None:
+    """m_b, s_b and M_b of the rows of `span`, for a strip of `extent` channels."""
+    n = _number(k, span[1] - span[0])
 
-    def load(row: Int) -> list[Any]:
-        p = x.at(row * channels)
-        return [load_vector(k, p.at(w * k.lanes), lanes_on) for w in range(width)]
+    def loaded(column: Int, width: int, lanes_on: Any, row: Int) -> list[Any]:
+        places = [x.at(row * channels).at(column + w * k.lanes) for w in range(width)]
+        for w, p in enumerate(places):
+            fetch_next_block(k, p, channels, w)
+        return [load_vector(k, p, lanes_on) for p in places]
 
-    sums = accumulate(k, "sum", (first, last), width, load)
-    centres = [k.b.fdiv(s, n) for s in sums]
+    def values(column: Int, width: int, lanes_on: Any) -> Values:
+        return lambda row: loaded(column, width, lanes_on, row)
 
-    def deviations(row: Int) -> list[Any]:
-        d = [k.b.fsub(v, m) for v, m in zip(load(row), centres, strict=True)]
-        return d + [k.b.fmul(v, v) for v in d]
+    sums = Columns(k, "sum", extent, vectors_side_by_side(k, 1), 1, values).totals(*span)
+    centres = k.stack(STRIP)
+    with k.loop(0, extent, k.lanes) as c:
+        vec.store(k, k.b.fdiv(vec.load(k, sums.at(c)), n), centres.at(c))
 
-    totals = accumulate(k, "sum", (first, last), 2 * width, deviations)
-    scratch = k.buffer(SCRATCH).at(number * PARTIALS * channels + column)
-    for w, centre in enumerate(centres):
-        moved, squares = totals[w], totals[width + w]
+    def deviations(column: Int, width: int, lanes_on: Any) -> Values:
+        here = [vec.load(k, centres.at(column + w * k.lanes)) for w in range(width)]
+
+        def both(row: Int) -> list[Any]:
+            values = loaded(column, width, lanes_on, row)
+            d = [k.b.fsub(v, m) for v, m in zip(values, here, strict=True)]
+            return [value for v in d for value in (v, k.b.fmul(v, v))]
+
+        return both
+
+    totals = Columns(k, "sum", extent, vectors_side_by_side(k, 2), 2, deviations).totals(*span)
+
+    def write(c: Int, lanes_on: Any) -> None:
+        moved, squares = (vec.load(k, totals.at(c + o * STRIP)) for o in range(2))
         shift = k.b.fdiv(moved, n)
         # Rounding must not make the M of a constant channel negative.
         spread = k.b.fsub(squares, k.b.fmul(moved, shift))
         spread = mathfn.maximum(k, vec.constant(k, 0.0), spread)
-        for i, value in enumerate((centre, shift, spread)):
-            store_vector(k, value, scratch.at(channels * i).at(w * k.lanes), lanes_on)
-    k.finish()
-    return k.function
+        for i, value in enumerate((vec.load(k, centres.at(c)), shift, spread)):
+            store_vector(k, value, target.at(channels * i + c), lanes_on)
+
+    each_vector(k, extent, write)
 
 
 def _finish(k: Kernel) -> None:

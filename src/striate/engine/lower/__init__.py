@@ -21,7 +21,7 @@ from striate.engine.lower.weight_gradient import lower_weight_gradient
 from striate.graph.ops.axismap import AxisMap
 from striate.graph.ops.conv import Conv2d, ConvInputGrad, ConvWeightGrad
 from striate.graph.ops.eltwise import Fused, Map
-from striate.graph.ops.fused import FusedConv, FusedReduce
+from striate.graph.ops.fused import FusedConv, FusedPool, FusedReduce
 from striate.graph.ops.labels import OneHot
 from striate.graph.ops.norm import ChannelStats
 from striate.graph.ops.pixels import NormalisePixels
@@ -46,6 +46,7 @@ RULES: dict[type[Op], Rule] = {
     MaxPool: lower_max_pool,
     MaxPoolIndices: lower_max_pool,
     MaxPoolGrad: lower_max_pool,
+    FusedPool: lower_max_pool,
     AxisMap: lower_axis_map,
     Reorder: lower_reorder,
     Concat: lower_concat,

@@ -71,9 +71,13 @@ def lower_map(low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequenc
     assert isinstance(op, (Fused, Map))
     expr = op.expr if isinstance(op, Fused) else Expr.single(op.kind)
     space, operands = _space(low, node)
+    add_map(low, expr, inputs, operands, outputs, space, label=shown(expr))
+
+
+def shown(expr: Expr) -> str:
+    """The first six operations of an expression, as labels name it."""
     names = [str(code[0]) for code in expr.code if code[0] != "const"]
-    shown = "+".join(names[:6]) + ("…" if len(names) > 6 else "") or "copy"
-    add_map(low, expr, inputs, operands, outputs, space, label=shown)
+    return "+".join(names[:6]) + ("…" if len(names) > 6 else "") or "copy"
 
 
 def lower_broadcast(

@@ -9,13 +9,16 @@ from itertools import pairwise
 from striate.arith.layout import Nhwc, pitch_of
 from striate.arith.pool import Window
 from striate.engine.lower.context import Lowering
+from striate.engine.lower.eltwise import shown
 from striate.graph.ops.axismap import AxisMap as AxisMapOp
+from striate.graph.ops.fused import FusedPool
 from striate.graph.ops.pool import MaxPool as MaxPoolOp
 from striate.graph.ops.pool import MaxPoolGrad as MaxPoolGradOp
 from striate.graph.ops.pool import MaxPoolIndices as MaxPoolIndicesOp
 from striate.graph.value import Node
 from striate.kernels.axismap import AxisMap
 from striate.kernels.maxpool import MOST_UNROLLED, MaxPool, MaxPoolGrad, MaxPoolIndices
+from striate.kernels.prologue import AS_THEY_ARE, Prologue
 
 
 def whole_window(rows: Sequence[Window], cols: Sequence[Window]) -> tuple[int, int] | None:
@@ -36,25 +39,30 @@ def lower_max_pool(
     low: Lowering, node: Node, inputs: Sequence[int], outputs: Sequence[int]
 ) -> None:
     """MaxPool, its indices and its gradient: the windows are tables."""
-    op = node.op
+    op, before = node.op, AS_THEY_ARE
+    if isinstance(op, FusedPool):
+        before, op = Prologue(op.before, op.before_operands), op.pool
     assert isinstance(op, (MaxPoolOp, MaxPoolIndicesOp, MaxPoolGradOp))
     n, c, h, w = node.inputs[0].shape
     rows, cols = op.windows_h, op.windows_w
     kernel = whole_window(rows, cols)
     spec: MaxPool | MaxPoolIndices | MaxPoolGrad
     if isinstance(op, MaxPoolGradOp):
-        spec = MaxPoolGrad(kernel, disjoint(rows) and disjoint(cols))
+        spec = MaxPoolGrad(kernel, disjoint(rows) and disjoint(cols), before)
     else:
         pitch = pitch_of(low.layout(node.outputs()[0]))
-        spec = MaxPool(kernel, pitch) if isinstance(op, MaxPoolOp) else MaxPoolIndices(kernel)
+        pool = isinstance(op, MaxPoolOp)
+        spec = MaxPool(kernel, pitch, before) if pool else MaxPoolIndices(kernel)
     tables = [low.table([i for window in windows for i in window]) for windows in (rows, cols)]
     size = "×".join(map(str, kernel)) if kernel else "adaptive"
+    own = len(inputs) - len(before.operands)
+    drawn = f"{shown(before.expr)}, " if before.expr is not None else ""
     low.step(
         spec,
-        [*inputs, *outputs, *tables],
+        [*inputs[:own], *outputs, *tables, *inputs[own:]],
         (n, h, w, c, len(rows), len(cols)),
         writes=outputs,
-        label=f"{type(spec).__name__} {size}",
+        label=f"{drawn}{type(spec).__name__} {size}",
     )
 
 

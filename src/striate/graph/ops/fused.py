@@ -1,4 +1,5 @@
-"""What fusion makes: reductions of an expression, and convolutions with an epilogue.
+"""What fusion makes: reductions of an expression, convolutions with an epilogue, and pooling of an
+expression.
 
 They mean exactly what the nodes they replace meant, one after the other.
 """
@@ -13,7 +14,7 @@ import numpy as np
 from striate.arith.expr import Expr
 from striate.arith.pool import windows
 from striate.graph.ops.eltwise import Fused
-from striate.graph.ops.pool import MaxPool
+from striate.graph.ops.pool import MaxPool, MaxPoolGrad
 from striate.graph.ops.reduce import Reduce
 from striate.graph.value import Array, Op, TensorType
 
@@ -76,6 +77,30 @@ class FusedConv(Op):
     def macs(self, *inputs: TensorType) -> int:
         """Those of the convolution."""
         return self.conv.macs(*inputs[:2])
+
+
+@dataclass(frozen=True)
+class FusedPool(Op):
+    """`pool`, or its gradient, of what `before` makes of its first input (input 0) and operands.
+
+    `before_operands` says how each operand lies on the images: "channel" or "scalar". They are the
+    last inputs of the node.
+    """
+
+    pool: MaxPool | MaxPoolGrad
+    before: Expr
+    before_operands: tuple[str, ...]
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        """The type of the pooling or of its gradient."""
+        return self.pool.infer(*inputs[: len(inputs) - len(self.before_operands)])
+
+    def numpy(self, *arrays: Array) -> tuple[Array, ...]:
+        """The expression, then the pooling or its gradient."""
+        count = len(arrays) - len(self.before_operands)
+        (x, *others), ahead = arrays[:count], arrays[count:]
+        (x,) = Fused(self.before).numpy(x, *_laid(self.before_operands, ahead, x.shape))
+        return self.pool.numpy(x, *others)
 
 
 def pool_of(images: TensorType) -> MaxPool:
