@@ -137,7 +137,7 @@ def test_pooling_and_its_gradient(kernel, stride):
 
     graph = fused(both)
     drawn = poolings(graph)
-    assert {type(op.pool) for op in drawn} == ({MaxPool, MaxPoolGrad})
+    assert {type(op.pool) for op in drawn} == {MaxPool, MaxPoolGrad}
     assert all(set(op.before_operands) == {"channel"} for op in drawn)
     assert not maps(graph)
 

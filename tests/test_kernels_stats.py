@@ -97,5 +97,5 @@ def test_chunks_fit_the_cache():
 
 @pytest.mark.parametrize("target", ["avx512", "avx2", "sse2", "neon"])
 def test_no_calls_out_of_the_kernel(target):
-    assert all(c.startswith("stats") for c in calls(assembly(ChannelStats(), target)))
+    assert calls(assembly(ChannelStats(), target)) == []
     assert calls(assembly(StatsFinish(), target)) == []

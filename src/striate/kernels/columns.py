@@ -20,6 +20,7 @@ from typing import Any
 
 from striate.ir import mathfn, vec
 from striate.ir.kernel import Int, Kernel, Ptr
+from striate.kernels.span import vectors
 
 IDENTITY = {"sum": 0.0, "max": float("-inf")}
 BLOCK = 8  # rows added up in registers
@@ -41,15 +42,6 @@ def combine(k: Kernel, kind: str, a: Sequence[Any], b: Sequence[Any]) -> list[An
 def vectors_side_by_side(k: Kernel, outputs: int) -> int:
     """How many vectors of columns are added up together: sums take at most half the registers."""
     return max(1, min(4, k.machine.registers // (2 * TURNS * outputs)))
-
-
-def each_vector(k: Kernel, extent: Int, run: Callable[[Int, Any], None]) -> None:
-    """`run(column, lanes_on)` for the vectors of `extent` columns; lanes_on is None if whole."""
-    whole = extent // k.lanes * k.lanes
-    with k.loop(0, whole, k.lanes) as column:
-        run(column, None)
-    with k.when(whole < extent):
-        run(whole, vec.mask(k, extent - whole))
 
 
 def fetch_next_block(k: Kernel, p: Ptr, pitch: Int, vector: int) -> None:
@@ -121,8 +113,7 @@ class Columns:
             several = self.extent // wide * wide
             with k.loop(0, several, wide) as column:
                 run(column, self.width, None)
-        rest = self.extent - several
-        each_vector(k, rest, lambda c, lanes_on: run(several + c, 1, lanes_on))
+        vectors(k, self.extent, lambda c, lanes_on: run(c, 1, lanes_on), start=several)
 
     def _rows(self, row: Int, end: Int, values: Values, width: int) -> list[Any]:
         k, count = self.k, width * self.outputs

@@ -2,7 +2,7 @@
 
 Input 0 of the expression is the element; the others are operands in memory: a number a channel
 ("channel") or one number ("scalar"). Three or four instructions a vector, for products that take
-`co` multiply-adds an element.
+`co` multiply-adds an element, or for pooling that waits for memory.
 """
 
 from __future__ import annotations

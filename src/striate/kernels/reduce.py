@@ -30,12 +30,12 @@ from striate.kernels.columns import (
     STRIP,
     Columns,
     combine,
-    each_vector,
     fetch_next_block,
     vectors_side_by_side,
 )
 from striate.kernels.eltwise import dense_strides, load_vector, offset, store_vector
 from striate.kernels.expression import emit_expr, instructions
+from striate.kernels.span import vectors
 from striate.kernels.spec import symbol
 
 BLOCK = 64  # steps added up from zero
@@ -248,7 +248,7 @@ class _Columns:
                 total = vec.load(k, totals.at(c + o * STRIP))
                 store_vector(k, total, body.target(o, a, chunk, column + c), lanes_on)
 
-        each_vector(k, extent, write)
+        vectors(k, extent, write)
 
     def _values(
         self, sources: list[Ptr], column: Int, width: int, lanes_on: Any

@@ -34,12 +34,12 @@ from striate.kernels.columns import (
     STRIP,
     Columns,
     Values,
-    each_vector,
     fetch_next_block,
     vectors_side_by_side,
 )
 from striate.kernels.eltwise import load_vector, store_vector
 from striate.kernels.reduce import accumulate, over_vectors
+from striate.kernels.span import vectors
 from striate.kernels.spec import symbol
 
 X, SCRATCH = 0, 3
@@ -147,7 +147,7 @@ def _chunk(
         for i, value in enumerate((vec.load(k, centres.at(c)), shift, spread)):
             store_vector(k, value, target.at(channels * i + c), lanes_on)
 
-    each_vector(k, extent, write)
+    vectors(k, extent, write)
 
 
 def _finish(k: Kernel) -> None:
