@@ -63,6 +63,17 @@ def test_any_blocking(isa, block, chunk, shares):
     assert_close(gradient(x, dy, block=block, chunk=chunk, shares=shares), x, dy)
 
 
+@pytest.mark.parametrize("co", [7, 40])
+def test_vectors_wider_than_the_processor(monkeypatch, co):
+    """LLVM splits them; half of one that has no lanes on must not be read from memory."""
+    if not target.machine().fma:
+        pytest.skip("no fused multiply-add here")
+    monkeypatch.setenv("STRIATE_TARGET", "avx512-shape")
+    monkeypatch.setenv("STRIATE_CACHE", "off")
+    x, dy = arrays(3, 20, 8, 5, co)
+    assert_close(gradient(x, dy), x, dy)
+
+
 def test_shares_change_no_bit(isa):
     x, dy = arrays(2, 16, 9, 9, 72)
     results = {gradient(x, dy, shares=shares).tobytes() for shares in (1, 2, 3)}

@@ -172,12 +172,12 @@ class _Build:
         held = k.stack(PATCH * TILE * k.lanes)
         width = self.rest if tail else self.width
         for c in range(0, width, k.lanes):
-            on = vec.mask(k, min(k.lanes, width - c))
+            on = min(k.lanes, width - c)
             for j in range(TILE):
                 column = []
                 for i in range(TILE):
                     inside = k.every(rows > i, cols > j)
-                    lanes_on = k.b.and_(vec.splat(k, inside), on)
+                    lanes_on = _lanes(k, on, inside)
                     place = dy.at(pitch * i).at(j * self.spec.co + c)
                     column.append(vec.load_masked(k, place, lanes_on))
                 for i, value in enumerate(combine(k, matrix, column)):
@@ -227,6 +227,15 @@ class _Build:
             store(k, acc, place, on)
         k.finish()
         return k.function
+
+
+def _lanes(k: Kernel, count: int, inside: Any) -> Any:
+    """Lanes 0 … count−1 if the i1 `inside` holds, else none."""
+    if count == k.lanes:
+        return vec.splat(k, inside)
+    # Not `inside` and a constant mask: LLVM 22, when it splits a vector, reads the half of it that
+    # such a mask never has on.
+    return vec.mask(k, k.select(inside, k.int(count), k.int(0)))
 
 
 @dataclass(frozen=True)
